@@ -1,0 +1,104 @@
+"""Where tokens come from, and the only origins they may be sent to. Pure."""
+
+import re
+from dataclasses import dataclass, field
+
+_OWN_PORTS = {"https": 443, "http": 80}
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<path>[/?#][!-~]*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One installation of Mention Me: `PRODUCTION`, `DEMO`, or one made with `Environment.at`.
+
+    Attributes:
+        name: Its name in messages and logs.
+        token_url: Its token endpoint (RFC 6749 §3.2).
+        origins: The origins (RFC 6454: scheme, host, port) whose requests get a token; kept normalised.
+
+    Raises:
+        ValueError: A URL is none, has user info, or is plain `http` on a host other than 127.0.0.0/8, ::1 or
+            localhost; an origin has a path, query or fragment, or there is none.
+    """
+
+    name: str
+    token_url: str
+    origins: frozenset[str]
+    _trusted: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the URLs."""
+        _origin(self.token_url)
+        origins = frozenset(_origin(origin, bare=True) for origin in self.origins)
+        if not origins:
+            raise ValueError("an environment needs at least one origin")
+        # The authority must end right there, so no look-alike matches. ASCII, or a long s would do for an s.
+        spelled = "|".join(f"{re.escape(origin)}(?::{_OWN_PORTS[origin.split(':')[0]]})?" for origin in origins)
+        object.__setattr__(self, "origins", origins)
+        object.__setattr__(self, "_trusted", re.compile(rf"(?:{spelled})(?:[/?#]|\Z)", re.IGNORECASE | re.ASCII))
+
+    @classmethod
+    def at(cls, base_url: str) -> "Environment":
+        """Return the environment at a base URL such as `https://host.example`: a stand-in, or a future host.
+
+        Its token endpoint is `{base_url}/api/oauth/token`, and *base_url* its only origin.
+
+        Raises:
+            ValueError: As for the class.
+        """
+        origin = _origin(base_url, bare=True)
+        return cls(origin, f"{origin}/api/oauth/token", frozenset({origin}))
+
+    def trusts(self, url: str | None) -> bool:
+        """Return whether a token may be sent to *url*: whether its origin is one of `origins`."""
+        return url is not None and self._trusted.match(url) is not None
+
+
+def resolve_environment(environment: object) -> Environment:
+    """Return the environment that an option means: itself, the one of that name, or the one at that base URL."""
+    if isinstance(environment, Environment):
+        return environment
+    if not isinstance(environment, str):
+        raise TypeError("environment must be an Environment, a name or a base URL")
+    if environment not in _NAMED and "://" not in environment:
+        raise ValueError(f"environment must be {' or '.join(map(repr, _NAMED))}, or a base URL such as 'https://host'")
+    return _NAMED.get(environment) or Environment.at(environment)
+
+
+def displayed_origin(url: str | None) -> str:
+    """Return the origin of any *url* for a message, without the user info, which may be a secret."""
+    scheme, _, rest = (url or "").partition("://")
+    user_info, at, host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")
+    return f"{scheme}://{at and '***@'}{host}"
+
+
+def _origin(url: str, *, bare: bool = False) -> str:
+    """Return the normalised origin of a URL that a secret or a token may be sent to."""
+    found = _URL.fullmatch(url)
+    # The messages don't quote the URL: what stands before an @ may be a password.
+    if found is None or int(found["port"] or 0) > 65_535:
+        raise ValueError("a URL such as 'https://host.example' is needed, and one without user info")
+    if bare and found["path"] not in (None, "/"):
+        raise ValueError("an origin or a base URL ends after the host and port: it has no path, query or fragment")
+    scheme, host = found["scheme"].lower(), found["host"].lower()
+    if scheme == "http" and not _LOOPBACK.fullmatch(host):
+        raise ValueError(f"plain http is for this machine only: use https for {host}")
+    port = int(found["port"] or _OWN_PORTS[scheme])
+    return f"{scheme}://{host}" + ("" if port == _OWN_PORTS[scheme] else f":{port}")
+
+
+PRODUCTION = Environment(
+    "production",
+    "https://mention-me.com/api/oauth/token",
+    frozenset({"https://mention-me.com", "https://api.mention-me.com"}),
+)
+DEMO = Environment(
+    "demo",
+    "https://demo.mention-me.com/api/oauth/token",
+    frozenset({"https://demo.mention-me.com", "https://api-demo.mention-me.com"}),
+)
+_NAMED = {"production": PRODUCTION, "demo": DEMO}
