@@ -1,0 +1,78 @@
+"""What a server sends, read without trust. Pure; odd input is None or empty, never an error."""
+
+import json
+import math
+from collections.abc import Mapping
+from email.utils import mktime_tz, parsedate_tz
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in *body*, None where it holds anything else."""
+    try:
+        value: Any = json.loads(body, parse_int=float)  # float: no integer is too long for it
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def jwt_claims(token: str) -> dict[str, Any]:
+    """Return the payload of *token* (RFC 7519 §4), `{}` where it is no JWT.
+
+    Not verified: a token is opaque to a client (RFC 6749 §1.4), and no key to verify it with is published.
+    """
+    import jwt  # noqa: PLC0415 - slow to import where `cryptography` is installed, so when it is needed
+
+    try:
+        return jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return {}
+
+
+def number(value: object) -> float | None:
+    """Return a finite number that came as int, float or numeric string, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return result if math.isfinite(result) else None
+
+
+def http_date(value: str | None) -> float | None:
+    """Return an HTTP date (RFC 9110 §5.6.7) in seconds since the epoch, None where it is none."""
+    try:
+        parsed = parsedate_tz(value or "")
+        return parsed and float(mktime_tz(parsed))
+    except (ValueError, OverflowError):
+        return None
+
+
+def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds, up to a day, after which a server asks to be tried again; None where it does not.
+
+    `X-RateLimit-Reset` stands on every answer: it asks for a wait only where no requests are left in the window.
+    """
+    wait = number(headers.get("Retry-After"))
+    if wait is None and (at := http_date(headers.get("Retry-After"))) is not None:
+        wait = at - (http_date(headers.get("Date")) or now)
+    if wait is None and (number(headers.get("X-RateLimit-Remaining")) or 0) <= 0:
+        wait = number(headers.get("X-RateLimit-Reset"))
+    return None if wait is None else min(max(wait, 0.0), 86_400.0)
+
+
+def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
+    """Return what the server said, in RFC 6749's fields or Mention Me's, fit for a message; `""` if nothing."""
+    said = [(fields or {}).get(name) for name in ("error", "error_description", "message")]
+    text = scrub(": ".join(part for part in said if isinstance(part, str) and part), secret)
+    return f", {text[:200]!r}" if text else ""  # repr: what a server wrote must not break out of a log line
+
+
+def scrub(text: str, secret: str) -> str:
+    """Return *text* with *secret* replaced in each spelling that an echo of the request may use."""
+    spellings = {secret, json.dumps(secret)[1:-1], quote(secret, errors="replace"), quote_plus(secret, errors="replace")}
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, "[secret]")
+    return text
