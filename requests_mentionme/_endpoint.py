@@ -1,0 +1,177 @@
+"""The token endpoint: one POST, its faults, its tries and its budget of time. The only I/O.
+
+The client secret travels in the request's body. So no redirect is followed, `.netrc` is kept out, and no exception
+leaves this module with that body. A session that was lent is neither changed nor closed. All times are in seconds.
+"""
+
+import random
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from requests import PreparedRequest, RequestException, Response
+from requests.cookies import RequestsCookieJar, merge_cookies
+from requests.hooks import default_hooks
+
+from requests_mentionme._environment import Environment
+from requests_mentionme._errors import InvalidClientError, TokenEndpointError, TokenResponseError
+from requests_mentionme._resend import keep_content
+from requests_mentionme._token import TokenResponse
+from requests_mentionme._version import __version__
+from requests_mentionme._wire import json_object, requested_wait, scrub, server_message
+
+_LARGEST_BODY = 64 * 1024
+_FIRST_BACKOFF = 0.5
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # what is not compressed can't unpack to more than was read
+    "Content-Type": "application/json",
+    "User-Agent": f"requests-mentionme/{__version__}",
+}
+
+
+@dataclass(frozen=True)
+class ClientCredentials:
+    """The id and secret (RFC 6749 §2.3.1) of an API key. Their form is not documented, so it is not checked."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that they are there."""
+        for name, value in vars(self).items():
+            if not isinstance(value, str) or not value:
+                raise (ValueError if value == "" else TypeError)(f"{name} must be a string that is not empty")
+
+
+class TokenEndpoint:
+    """The token endpoint of one environment."""
+
+    def __init__(self, environment: Environment, session: requests.Session | None, timeout: tuple[float, float]) -> None:
+        """Take the session lent for token requests, if any, and the (connect, read) timeout."""
+        self._environment, self._lent, self._timeout = environment, session, timeout
+        self._budget = 2 * sum(timeout)
+        self.patience = self._budget + timeout[1]  # for those who wait; a read may begin just before the budget ends
+
+    def request_token(self, credentials: ClientCredentials, tries: int) -> TokenResponse:
+        """Ask for a token (RFC 6749 §4.4) and return the answer; raise one of our errors, or a fault of the network."""
+        deadline, backoff = time.monotonic() + self._budget, _FIRST_BACKOFF
+        with self._session() as session:
+            while True:
+                outcome = self._try(session, credentials, deadline)
+                if isinstance(outcome, TokenResponse):
+                    return outcome
+                # Jitter, so that a fleet that failed together does not come back together.
+                wait = max(getattr(outcome, "retry_after", None) or 0, random.uniform(backoff / 2, backoff))
+                tries, backoff = tries - 1, backoff * 2
+                if tries == 0 or not _may_pass(outcome) or time.monotonic() + wait >= deadline:
+                    raise outcome
+                time.sleep(wait)
+
+    @contextmanager
+    def _session(self) -> Generator[requests.Session]:
+        """Provide the session of one renewal, and take the secret out of what is raised in it."""
+        try:
+            if self._lent is not None:
+                yield _view_of(self._lent)
+            else:
+                with requests.Session() as session:  # its own, so that no connection is stale or was forked
+                    yield session
+        except RequestException as error:
+            _redact(error)
+            raise
+
+    def _try(
+        self, session: requests.Session, credentials: ClientCredentials, deadline: float
+    ) -> TokenResponse | RequestException:
+        """Return the answer or what went wrong; raise what went wrong within a 2xx answer."""
+        url, secret = self._environment.token_url, credentials.client_secret
+        sent_at, left = time.time(), max(deadline - time.monotonic(), 0.001)
+        try:
+            response = session.post(
+                url,
+                json=vars(credentials) | {"grant_type": "client_credentials"},
+                headers=_HEADERS,
+                auth=_guard,
+                timeout=(min(self._timeout[0], left), min(self._timeout[1], left)),
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.ConnectionError as fault:
+            return fault
+        usable = 200 <= response.status_code < 300
+        with response:
+            try:
+                body = self._body(response, deadline)
+            except RequestException:
+                if usable:
+                    raise
+                body = b""  # the status tells enough
+        if usable:
+            return TokenResponse(url, body, response.headers.get("Date"), sent_at, secret)
+        return self._refusal(response, body, secret)
+
+    def _body(self, response: Response, deadline: float) -> bytes:
+        what, body = f"POST {self._environment.token_url} answered, but", bytearray()
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise TokenResponseError(f"{what} compressed, which was ruled out.")
+        # Byte by byte: a larger read waits until it is filled, and a server that drips would outlast the budget.
+        for byte in response.iter_content(1):
+            body += byte
+            if len(body) > _LARGEST_BODY:
+                raise TokenResponseError(f"{what} with more than {_LARGEST_BODY} bytes.")
+            if time.monotonic() >= deadline:
+                raise TokenEndpointError(f"{what} did not come to an end within {self._budget:g} s.")
+        return bytes(body)
+
+    def _refusal(self, response: Response, body: bytes, secret: str) -> InvalidClientError | TokenEndpointError:
+        """Return the error for an answer that is not 2xx; of the answer it carries nothing that echoes the secret."""
+        status, said = response.status_code, server_message(json_object(body), secret)
+        what = f"POST {self._environment.token_url} answered {status}{said}."
+        keep_content(response, scrub(body.decode("latin-1"), secret).encode("latin-1"))
+        if status in (400, 401, 403):
+            what += f" Check the client id and secret: are they of an API key of {self._environment.name}?"
+            return InvalidClientError(what, response=response)
+        if 300 <= status < 400:
+            what += " A redirect is not followed, since the client secret would go along."
+        error = TokenEndpointError(what, response=response)
+        error.retry_after = requested_wait(response.headers, time.time())
+        return error
+
+
+def _may_pass(fault: RequestException) -> bool:
+    """Return whether another try may end better: after a fault of the connection, a 429 or a 5xx."""
+    if fault.response is None:
+        return not isinstance(fault, requests.exceptions.SSLError)
+    return fault.response.status_code == 429 or fault.response.status_code >= 500
+
+
+def _guard(request: PreparedRequest) -> PreparedRequest:
+    """Be the explicit auth of a token request, which keeps `.netrc` and the lent session's own auth out."""
+    request.register_hook("response", _hide_redirect)
+    return request
+
+
+def _hide_redirect(response: Response, **_: Any) -> None:
+    response.headers.pop("Location", None)  # `requests` reads a redirect without bounds, even one it is not to follow
+
+
+def _view_of(session: requests.Session) -> requests.Session:
+    """Return a session that shares everything of *session* but its cookie jar, which sending would change."""
+    view = object.__new__(type(session))
+    vars(view).update(vars(session), cookies=merge_cookies(RequestsCookieJar(), session.cookies))
+    return view
+
+
+def _redact(error: BaseException | None) -> None:
+    """Take the body off each token request attached to *error*, or to what it came from."""
+    while error is not None:
+        if isinstance(error, RequestException):
+            for holder in (error, error.response):
+                if holder is not None and isinstance(holder.request, PreparedRequest):
+                    holder.request = redacted = holder.request.copy()
+                    redacted.body, redacted.hooks = "[redacted]", default_hooks()
+        error = error.__cause__ or error.__context__
