@@ -1,0 +1,183 @@
+"""The current token and its renewal: the only room with state and locks.
+
+A live token is read without a lock; what changes the state holds it, and does nothing slow meanwhile. Tokens end by
+the wall clock, so it tells their state; waits and hold-offs are on the monotonic one. All times are in seconds.
+"""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+from requests_mentionme._errors import TokenEndpointError
+from requests_mentionme._token import Token, TokenState
+
+_logger = logging.getLogger("requests_mentionme")
+_E = TypeVar("_E", bound=Exception)
+_TRIES = 3
+_HOLD_OFF, _LONGEST_NAMED_HOLD_OFF = 30.0, 60.0
+
+
+class _Renewal:
+    """One renewal: who leads it, and what it ended in once it is done."""
+
+    def __init__(self) -> None:
+        self.leader = threading.get_ident()
+        self.while_stale = False
+        self.token: Token | None = None
+        self.error: Exception | None = None
+        self.done = threading.Event()
+
+
+class TokenSource:
+    """Hands out the current token, and renews it when it is due or was refused: one renewal at a time."""
+
+    def __init__(self, obtain: Callable[[int], Token], patience: float) -> None:
+        """Take how to obtain a token in a number of tries, and how long to wait for another thread's renewal."""
+        self._obtain, self._patience = obtain, patience
+        self._token: Token | None = None
+        self._end_hold_offs()
+        self.forget_renewal()
+        _sources.add(self)
+
+    def forget_renewal(self) -> None:
+        """Have no renewal under way: after a fork, the thread that leads it is not in this process."""
+        self._renewal: _Renewal | None = None
+        self._lock = threading.RLock()  # reentrant: a signal handler or finalizer may ask while its thread is in here
+
+    def _end_hold_offs(self) -> None:
+        self._no_stale_try_before = 0.0
+        self._named: tuple[float, float, TokenEndpointError] | None = None  # until when, the time named, the error
+        self._refused = ("", 0.0)  # the token, until when
+
+    def token(self) -> Token:
+        """Return a live token; raise what the renewal raised where there is none."""
+        token = self._token
+        if token is not None and token.obtained_at <= time.time() < token.stale_at:
+            return token
+        return self._settle(None)[0]
+
+    def replace(self, refused: str) -> tuple[Token, bool] | None:
+        """Return a token other than *refused*, and whether a renewal brought it; None if that brought *refused*.
+
+        The question carries the token that was refused, so that a late one does not cost a newer token.
+        """
+        token, renewed = self._settle(refused)
+        if token.value != refused:
+            return token, renewed
+        self.hold_off(refused)
+        return None
+
+    def hold_off(self, refused: str) -> None:
+        """Let 401s for *refused*, if it is current, cause no renewal for a while: a new one would be refused too."""
+        with self._lock:
+            if self._token is not None and self._token.value == refused:
+                self._refused = (refused, time.monotonic() + _HOLD_OFF)
+
+    def is_held_off(self, refused: str) -> bool:
+        """Return whether *refused* is current and held off."""
+        token, (held, until) = self._token, self._refused
+        return token is not None and token.value == refused == held and time.monotonic() < until
+
+    def invalidate(self, value: str | None) -> None:
+        """Drop the current token, or only if it is *value*; end every hold-off."""
+        with self._lock:
+            if self._token is not None and value in (None, self._token.value):
+                self._token = None
+            self._end_hold_offs()
+
+    def _settle(self, refused: str | None) -> tuple[Token, bool]:
+        """Return a token to use, and whether a renewal brought it: one that is led here, or waited for."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            mine = _Renewal()
+            try:
+                found = self._find(refused, mine)
+                if found is mine:
+                    self._lead(mine)
+            finally:
+                self._end(mine)  # whatever happened: a renewal that nobody leads would block all others
+            if isinstance(found, Token):
+                return found, False
+            if found is not mine:
+                self._wait_for(found, deadline)
+            if found.token is not None:
+                return found.token, True
+            if found.error is not None and not found.while_stale:
+                raise _copy_of(found.error)
+            # A try with a token in hand failed, or a leader was interrupted: look again.
+
+    def _find(self, refused: str | None, mine: _Renewal) -> Token | _Renewal:
+        """Return the token to use, the renewal to wait for, or *mine*, which from now on is the one under way."""
+        with self._lock:
+            token, renewal, now = self._token, self._renewal, time.monotonic()
+            if renewal is not None and renewal.leader == threading.get_ident():
+                raise RuntimeError("A token was asked for from within the token request, by the session lent for it?")
+            if token is not None and token.value != refused:
+                state = token.state(time.time())
+                will_do = refused is not None or renewal is not None or now < self._no_stale_try_before
+                if state is TokenState.FRESH or (state is TokenState.STALE and will_do):
+                    return token
+                mine.while_stale = state is TokenState.STALE
+            if renewal is not None:
+                return renewal
+            if self._named is not None and now < self._named[0]:
+                error = _copy_of(self._named[2])
+                error.retry_after = self._named[1] - now
+                raise error
+            self._renewal = mine
+            return mine
+
+    def _lead(self, mine: _Renewal) -> None:
+        try:
+            mine.token = self._obtain(1 if mine.while_stale else _TRIES)
+        except Exception as error:
+            mine.error = error
+            if not mine.while_stale:
+                raise
+            _logger.warning("Renewal failed; next try in %.0f s, with the token in hand until then: %s", _HOLD_OFF, error)
+
+    def _end(self, mine: _Renewal) -> None:
+        """Keep what *mine* ended in, if it was led, and free those who wait for it."""
+        with self._lock:
+            now, under_way = time.monotonic(), self._renewal is mine
+            if under_way:
+                self._renewal = None
+            if mine.token is not None and (under_way or self._token is None):  # None: those who waited gave it up
+                self._token, self._no_stale_try_before, self._named = mine.token, 0.0, None
+            if mine.while_stale and mine.error is not None:
+                self._no_stale_try_before = now + _HOLD_OFF
+            if isinstance(mine.error, TokenEndpointError) and mine.error.retry_after:
+                until = now + min(mine.error.retry_after, _LONGEST_NAMED_HOLD_OFF)
+                self._named = (until, now + mine.error.retry_after, mine.error)
+                self._no_stale_try_before = max(self._no_stale_try_before, until)
+        mine.done.set()
+
+    def _wait_for(self, renewal: _Renewal, deadline: float) -> None:
+        if not renewal.done.wait(max(deadline - time.monotonic(), 0.0)):
+            with self._lock:
+                self._renewal = None if self._renewal is renewal else self._renewal  # the next one may begin another
+            raise TokenEndpointError(f"Another thread's token request has not ended within {self._patience:g} s.")
+
+
+def _copy_of(error: _E) -> _E:
+    """Return a copy of *error* without its traceback; not by `copy.copy`, as constructors may want other arguments."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.args = error.args
+    vars(copy).update(vars(error))
+    return copy
+
+
+_sources = weakref.WeakSet[TokenSource]()
+
+
+def _forget_renewals() -> None:
+    for source in _sources:
+        source.forget_renewal()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_forget_renewals)
