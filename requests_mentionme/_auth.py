@@ -1,0 +1,208 @@
+"""The adapter to `requests`: attaches the token, and retries once when it is refused."""
+
+import logging
+import math
+import os
+from typing import Any
+
+import requests
+from requests import PreparedRequest, Response
+from requests.auth import AuthBase
+
+from requests_mentionme._endpoint import ClientCredentials, TokenEndpoint
+from requests_mentionme._environment import PRODUCTION, Environment, displayed_origin, resolve_environment
+from requests_mentionme._resend import drain, resend, rewind
+from requests_mentionme._source import TokenSource
+from requests_mentionme._token import Token, parse_token_response
+from requests_mentionme._wire import jwt_claims
+
+_logger = logging.getLogger("requests_mentionme")
+_MOST_ORIGINS_NAMED = 100
+
+
+class MentionMeAuth(AuthBase):
+    """Authenticates `requests` for Mention Me's Merchant API, as `session.auth` or as `auth=` of one request.
+
+    Gets a JWT by the OAuth 2.0 client credentials grant (RFC 6749 §4.4) on the first request, renews it before it
+    expires, and retries a request once with a new one if a 401 refuses it. Only requests to the origins of the
+    environment get a token. One object serves any number of sessions and threads, can be copied and pickled (without
+    its token), and works after a fork. A request that needs a token raises what `access_token` raises.
+
+    Args:
+        client_id: The client id of an API key.
+        client_secret: Its secret.
+        environment: An `Environment`, `"production"`, `"demo"`, or the base URL of another one.
+        session: Carries the token requests, for those who need their own proxies, CA, adapter or instrumentation.
+            It is neither changed nor closed. By default each token request has a session of its own.
+        timeout: Seconds, 0.001 or more, to wait for the token endpoint, one number or (connect, read); the timeout of the
+            API request is not known yet when it is prepared. A renewal as a whole takes up to twice the sum.
+        refresh_margin: Seconds, 0 or more, before its end from which a token is renewed; at most 20 % of its life.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument is empty, out of its range, or no environment.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        client_secret: str,
+        *,
+        environment: Environment | str = PRODUCTION,
+        session: requests.Session | None = None,
+        timeout: float | tuple[float, float] = (5, 10),
+        refresh_margin: float = 300,
+    ) -> None:
+        """Check the arguments; nothing is sent before the first request."""
+        self._credentials = ClientCredentials(client_id, client_secret)
+        self._environment = resolve_environment(environment)
+        if not isinstance(session, requests.Session | None):
+            raise TypeError("session must be a requests.Session or None")
+        connect, read = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout, timeout)
+        pair = _seconds("timeout", connect, least=0.001), _seconds("timeout", read, least=0.001)
+        self._endpoint = TokenEndpoint(self._environment, session, pair)
+        self._refresh_margin = _seconds("refresh_margin", refresh_margin, least=0)
+        self._start()
+
+    def _start(self) -> None:
+        self._source = TokenSource(self._obtain, self._endpoint.patience)
+        self._hook = _RetryHook(self)
+        self._origins_named: dict[str, object] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let credentials and options travel, but no token."""
+        return {name: value for name, value in vars(self).items() if name not in ("_source", "_hook")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without a token."""
+        vars(self).update(state)
+        self._start()
+
+    def __repr__(self) -> str:
+        """Return the client id and the environment; no secret, no token."""
+        return f"{type(self).__name__}({self._credentials.client_id!r}, environment={self._environment.name!r})"
+
+    @classmethod
+    def from_env(cls, **options: Any) -> "MentionMeAuth":
+        """Make one from `MENTIONME_CLIENT_ID`, `MENTIONME_CLIENT_SECRET` and, if set, `MENTIONME_ENVIRONMENT`.
+
+        The latter is a name or a base URL. Other options are those of the class.
+
+        Raises:
+            ValueError: A variable is missing or empty, or as for the class.
+        """
+        names = ("CLIENT_ID", "CLIENT_SECRET", "ENVIRONMENT")
+        client_id, secret, environment = (os.environ.get(f"MENTIONME_{name}") for name in names)
+        if not client_id or not secret:
+            raise ValueError(f"environment variable MENTIONME_CLIENT_{'SECRET' if client_id else 'ID'} is not set")
+        return cls(client_id, secret, **{"environment": environment or PRODUCTION, **options})
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        """Attach a token to a request to a trusted origin; leave any other request as it is."""
+        if not self._environment.trusts(r.url):
+            self._left_alone(displayed_origin(r.url))
+            return r
+        r.headers["Authorization"] = self._source.token().authorization
+        if self._hook not in r.hooks["response"]:  # it is, where a request is authenticated again
+            r.register_hook("response", self._hook)
+        return r
+
+    def access_token(self) -> str:
+        """Return a token that is valid now, for another HTTP client.
+
+        Raises:
+            InvalidClientError: The token endpoint refused the credentials.
+            TokenEndpointError: It gave no token this time, or asked not to be asked yet.
+            TokenResponseError: Its answer can't be used.
+            requests.RequestException: A fault of the network on the way to it.
+            RuntimeError: Called from within a token request, say by a hook of the lent session.
+        """
+        return self._source.token().value
+
+    def claims(self) -> dict[str, Any]:
+        """Return the payload of the current token, `{}` where it is no JWT; raise as `access_token` does.
+
+        It is not verified, and so for diagnosis only: `claims.env`, `claims.merchantId`, `scope`, `exp` (RFC 7519 §4).
+        """
+        return jwt_claims(self.access_token())
+
+    def invalidate(self, token: str | None = None) -> None:
+        """Drop the current token, or only if it is still *token*, and end every hold-off.
+
+        A renewal that is under way is kept.
+        """
+        self._source.invalidate(token)
+
+    def _obtain(self, tries: int) -> Token:
+        response = self._endpoint.request_token(self._credentials, tries)
+        token = parse_token_response(response, refresh_margin=self._refresh_margin)
+        _logger.info("Token obtained: %s, %.0f s to live", self._environment.name, token.lifetime)
+        return token
+
+    def _left_alone(self, origin: str) -> None:
+        mine, named = object(), self._origins_named
+        # Atomic, so that one of many threads names it; and bounded.
+        if len(named) < _MOST_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
+            _logger.warning("No token for %s: it is no origin of %s", origin, self._environment.name)
+
+    def _retry(self, response: Response, **kwargs: Any) -> Response:
+        """Return the answer to one retry, if *response* is a 401 that can be retried.
+
+        The hook goes along on redirects to other hosts, where `requests` strips the header: so the origin decides.
+        An adapter runs no hooks, so it is one retry at most.
+        """
+        request = response.request
+        has_adapter = getattr(response, "connection", None) is not None  # a response from a cache has none
+        refused = _token_of(request)
+        if not has_adapter or not self._environment.trusts(request.url) or self._source.is_held_off(refused):
+            return response
+        if not rewind(request):
+            self._renew_for_next_time(refused)
+            return response
+        drain(response)
+        replacement = self._source.replace(refused)
+        if replacement is None:
+            return response
+        token, renewed = replacement
+        origin = displayed_origin(request.url)
+        _logger.info("Token refused by %s, retrying once", origin)
+        retried = resend(response, token.authorization, **kwargs)
+        if renewed and retried.status_code == 401:
+            self._source.hold_off(token.value)
+            _logger.warning("New token refused by %s: check the scopes and environment of the API key", origin)
+        return retried
+
+    def _renew_for_next_time(self, refused: str) -> None:
+        """Renew after a 401 that can't be retried, so that the caller's own next try works."""
+        try:
+            self._source.replace(refused)
+        except Exception as error:
+            _logger.warning("Renewal after a 401 failed: %s", error)
+
+
+class _RetryHook:
+    """The response hook; inert once pickled, as no credentials go along with a request or a response."""
+
+    def __init__(self, auth: MentionMeAuth | None = None) -> None:
+        self._auth = auth
+
+    def __call__(self, response: Response, **kwargs: Any) -> Response:
+        return self._auth._retry(response, **kwargs) if self._auth and response.status_code == 401 else response
+
+    def __reduce__(self) -> tuple[type["_RetryHook"], tuple[()]]:
+        return _RetryHook, ()
+
+
+def _token_of(request: PreparedRequest) -> str:
+    """Return the token that *request* carried; any other text where it carried none."""
+    header = request.headers.get("Authorization", "")
+    return (header if isinstance(header, str) else header.decode("latin-1")).removeprefix("Bearer ")
+
+
+def _seconds(name: str, value: object, *, least: float) -> float:
+    """Return a number of seconds, checked; None would mean to wait for ever."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise TypeError(f"{name} must be a number of seconds")
+    if value is None or not least <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds, {least:g} at least")
+    return float(value)
