@@ -1,7 +1,4 @@
-"""OAuth 2.0 client-credentials authentication of `requests` for Mention Me's Merchant API.
-
-session.auth = MentionMeAuth("client-id", "client-secret", environment="demo")
-"""
+"""Authentication of `requests` for Mention Me's Merchant API: `session.auth = MentionMeAuth(client_id, secret)`."""
 
 from requests_mentionme._auth import MentionMeAuth
 from requests_mentionme._environment import DEMO, PRODUCTION, Environment

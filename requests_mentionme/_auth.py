@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -34,8 +35,8 @@ class MentionMeAuth(AuthBase):
         environment: An `Environment`, `"production"`, `"demo"`, or the base URL of another one.
         session: Carries the token requests, for those who need their own proxies, CA, adapter or instrumentation.
             It is neither changed nor closed. By default each token request has a session of its own.
-        timeout: Seconds, 0.001 or more, to wait for the token endpoint, one number or (connect, read); the timeout of the
-            API request is not known yet when it is prepared. A renewal as a whole takes up to twice the sum.
+        timeout: Seconds, 0.001 or more, to wait for the token endpoint: one number or (connect, read). A renewal as a
+            whole takes up to twice the sum. The timeout of the API request is not known yet when it is prepared.
         refresh_margin: Seconds, 0 or more, before its end from which a token is renewed; at most 20 % of its life.
 
     Raises:
@@ -53,7 +54,6 @@ class MentionMeAuth(AuthBase):
         timeout: float | tuple[float, float] = (5, 10),
         refresh_margin: float = 300,
     ) -> None:
-        """Check the arguments; nothing is sent before the first request."""
         self._credentials = ClientCredentials(client_id, client_secret)
         self._environment = resolve_environment(environment)
         if not isinstance(session, requests.Session | None):
@@ -66,41 +66,38 @@ class MentionMeAuth(AuthBase):
 
     def _start(self) -> None:
         self._source = TokenSource(self._obtain, self._endpoint.patience)
-        self._hook = _RetryHook(self)
+        self._hook = _RetryHook(self._retry)
         self._origins_named: dict[str, object] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Let credentials and options travel, but no token."""
+        # Credentials and options travel; locks and tokens don't.
         return {name: value for name, value in vars(self).items() if name not in ("_source", "_hook")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin without a token."""
         vars(self).update(state)
         self._start()
 
     def __repr__(self) -> str:
-        """Return the client id and the environment; no secret, no token."""
         return f"{type(self).__name__}({self._credentials.client_id!r}, environment={self._environment.name!r})"
 
     @classmethod
     def from_env(cls, **options: Any) -> "MentionMeAuth":
-        """Make one from `MENTIONME_CLIENT_ID`, `MENTIONME_CLIENT_SECRET` and, if set, `MENTIONME_ENVIRONMENT`.
-
-        The latter is a name or a base URL. Other options are those of the class.
+        """Make one from `MENTIONME_CLIENT_ID`, `MENTIONME_CLIENT_SECRET`, and `MENTIONME_ENVIRONMENT` where it is set.
 
         Raises:
-            ValueError: A variable is missing or empty, or as for the class.
+            ValueError: One of the first two is missing or empty; and as for the class, whose options may be given.
         """
         names = ("CLIENT_ID", "CLIENT_SECRET", "ENVIRONMENT")
         client_id, secret, environment = (os.environ.get(f"MENTIONME_{name}") for name in names)
         if not client_id or not secret:
             raise ValueError(f"environment variable MENTIONME_CLIENT_{'SECRET' if client_id else 'ID'} is not set")
-        return cls(client_id, secret, **{"environment": environment or PRODUCTION, **options})
+        options.setdefault("environment", environment or PRODUCTION)
+        return cls(client_id, secret, **options)
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Attach a token to a request to a trusted origin; leave any other request as it is."""
         if not self._environment.trusts(r.url):
-            self._left_alone(displayed_origin(r.url))
+            self._warn_of(displayed_origin(r.url))
             return r
         r.headers["Authorization"] = self._source.token().authorization
         if self._hook not in r.hooks["response"]:  # it is, where a request is authenticated again
@@ -127,10 +124,7 @@ class MentionMeAuth(AuthBase):
         return jwt_claims(self.access_token())
 
     def invalidate(self, token: str | None = None) -> None:
-        """Drop the current token, or only if it is still *token*, and end every hold-off.
-
-        A renewal that is under way is kept.
-        """
+        """Drop the current token, or only if it is still *token*; end every hold-off. A renewal under way is kept."""
         self._source.invalidate(token)
 
     def _obtain(self, tries: int) -> Token:
@@ -139,21 +133,17 @@ class MentionMeAuth(AuthBase):
         _logger.info("Token obtained: %s, %.0f s to live", self._environment.name, token.lifetime)
         return token
 
-    def _left_alone(self, origin: str) -> None:
+    def _warn_of(self, origin: str) -> None:
         mine, named = object(), self._origins_named
         # Atomic, so that one of many threads names it; and bounded.
         if len(named) < _MOST_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
             _logger.warning("No token for %s: it is no origin of %s", origin, self._environment.name)
 
     def _retry(self, response: Response, **kwargs: Any) -> Response:
-        """Return the answer to one retry, if *response* is a 401 that can be retried.
-
-        The hook goes along on redirects to other hosts, where `requests` strips the header: so the origin decides.
-        An adapter runs no hooks, so it is one retry at most.
-        """
-        request = response.request
+        """Return the answer to one retry of a 401, where it can be retried; one, since an adapter runs no hooks."""
+        request, refused = response.request, _token_of(response.request)
         has_adapter = getattr(response, "connection", None) is not None  # a response from a cache has none
-        refused = _token_of(request)
+        # A hook goes along on redirects, to other hosts too. So it is the origin that decides.
         if not has_adapter or not self._environment.trusts(request.url) or self._source.is_held_off(refused):
             return response
         if not rewind(request):
@@ -163,8 +153,7 @@ class MentionMeAuth(AuthBase):
         replacement = self._source.replace(refused)
         if replacement is None:
             return response
-        token, renewed = replacement
-        origin = displayed_origin(request.url)
+        (token, renewed), origin = replacement, displayed_origin(request.url)
         _logger.info("Token refused by %s, retrying once", origin)
         retried = resend(response, token.authorization, **kwargs)
         if renewed and retried.status_code == 401:
@@ -176,18 +165,18 @@ class MentionMeAuth(AuthBase):
         """Renew after a 401 that can't be retried, so that the caller's own next try works."""
         try:
             self._source.replace(refused)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the caller gets the 401
             _logger.warning("Renewal after a 401 failed: %s", error)
 
 
 class _RetryHook:
     """The response hook; inert once pickled, as no credentials go along with a request or a response."""
 
-    def __init__(self, auth: MentionMeAuth | None = None) -> None:
-        self._auth = auth
+    def __init__(self, retry: Callable[..., Response] | None = None) -> None:
+        self._retry = retry
 
     def __call__(self, response: Response, **kwargs: Any) -> Response:
-        return self._auth._retry(response, **kwargs) if self._auth and response.status_code == 401 else response
+        return self._retry(response, **kwargs) if self._retry and response.status_code == 401 else response
 
     def __reduce__(self) -> tuple[type["_RetryHook"], tuple[()]]:
         return _RetryHook, ()

@@ -8,11 +8,10 @@ import random
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import requests
-from requests import PreparedRequest, RequestException, Response
+from requests import PreparedRequest, RequestException, Response, Session
 from requests.cookies import RequestsCookieJar, merge_cookies
 from requests.hooks import default_hooks
 
@@ -33,25 +32,20 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
 class ClientCredentials:
     """The id and secret (RFC 6749 §2.3.1) of an API key. Their form is not documented, so it is not checked."""
 
-    client_id: str
-    client_secret: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        """Check that they are there."""
+    def __init__(self, client_id: str, client_secret: str) -> None:
+        self.client_id, self.client_secret = client_id, client_secret
         for name, value in vars(self).items():
             if not isinstance(value, str) or not value:
                 raise (ValueError if value == "" else TypeError)(f"{name} must be a string that is not empty")
 
 
 class TokenEndpoint:
-    """The token endpoint of one environment."""
+    """The token endpoint of an environment; *session* is the one lent for token requests, if any."""
 
-    def __init__(self, environment: Environment, session: requests.Session | None, timeout: tuple[float, float]) -> None:
-        """Take the session lent for token requests, if any, and the (connect, read) timeout."""
+    def __init__(self, environment: Environment, session: Session | None, timeout: tuple[float, float]) -> None:
         self._environment, self._lent, self._timeout = environment, session, timeout
         self._budget = 2 * sum(timeout)
         self.patience = self._budget + timeout[1]  # for those who wait; a read may begin just before the budget ends
@@ -65,35 +59,34 @@ class TokenEndpoint:
                 if isinstance(outcome, TokenResponse):
                     return outcome
                 # Jitter, so that a fleet that failed together does not come back together.
-                wait = max(getattr(outcome, "retry_after", None) or 0, random.uniform(backoff / 2, backoff))
+                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - no secret
+                wait = max(getattr(outcome, "retry_after", None) or 0, jittered)
                 tries, backoff = tries - 1, backoff * 2
                 if tries == 0 or not _may_pass(outcome) or time.monotonic() + wait >= deadline:
                     raise outcome
                 time.sleep(wait)
 
     @contextmanager
-    def _session(self) -> Generator[requests.Session]:
+    def _session(self) -> Generator[Session]:
         """Provide the session of one renewal, and take the secret out of what is raised in it."""
         try:
             if self._lent is not None:
                 yield _view_of(self._lent)
             else:
-                with requests.Session() as session:  # its own, so that no connection is stale or was forked
+                with Session() as session:  # its own, so that no connection is stale or was forked
                     yield session
         except RequestException as error:
             _redact(error)
             raise
 
-    def _try(
-        self, session: requests.Session, credentials: ClientCredentials, deadline: float
-    ) -> TokenResponse | RequestException:
+    def _try(self, session: Session, who: ClientCredentials, deadline: float) -> TokenResponse | RequestException:
         """Return the answer or what went wrong; raise what went wrong within a 2xx answer."""
-        url, secret = self._environment.token_url, credentials.client_secret
+        url, secret = self._environment.token_url, who.client_secret
         sent_at, left = time.time(), max(deadline - time.monotonic(), 0.001)
         try:
             response = session.post(
                 url,
-                json=vars(credentials) | {"grant_type": "client_credentials"},
+                json=vars(who) | {"grant_type": "client_credentials"},
                 headers=_HEADERS,
                 auth=_guard,
                 timeout=(min(self._timeout[0], left), min(self._timeout[1], left)),
@@ -159,7 +152,7 @@ def _hide_redirect(response: Response, **_: Any) -> None:
     response.headers.pop("Location", None)  # `requests` reads a redirect without bounds, even one it is not to follow
 
 
-def _view_of(session: requests.Session) -> requests.Session:
+def _view_of(session: Session) -> Session:
     """Return a session that shares everything of *session* but its cookie jar, which sending would change."""
     view = object.__new__(type(session))
     vars(view).update(vars(session), cookies=merge_cookies(RequestsCookieJar(), session.cookies))

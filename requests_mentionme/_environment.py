@@ -1,7 +1,8 @@
 """Where tokens come from, and the only origins they may be sent to. Pure."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import NamedTuple
 
 _OWN_PORTS = {"https": 443, "http": 80}
 _URL = re.compile(
@@ -11,8 +12,13 @@ _URL = re.compile(
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
 
 
-@dataclass(frozen=True)
-class Environment:
+class _Fields(NamedTuple):
+    name: str
+    token_url: str
+    origins: frozenset[str]
+
+
+class Environment(_Fields):
     """One installation of Mention Me: `PRODUCTION`, `DEMO`, or one made with `Environment.at`.
 
     Attributes:
@@ -25,21 +31,18 @@ class Environment:
             localhost; an origin has a path, query or fragment, or there is none.
     """
 
-    name: str
-    token_url: str
-    origins: frozenset[str]
-    _trusted: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _trusted: re.Pattern[str]
 
-    def __post_init__(self) -> None:
-        """Check the URLs."""
-        _origin(self.token_url)
-        origins = frozenset(_origin(origin, bare=True) for origin in self.origins)
+    def __new__(cls, name: str, token_url: str, origins: Iterable[str]) -> "Environment":
+        _origin(token_url)
+        origins = frozenset(_origin(origin, bare=True) for origin in origins)
         if not origins:
             raise ValueError("an environment needs at least one origin")
+        self = super().__new__(cls, name, token_url, origins)
         # The authority must end right there, so no look-alike matches. ASCII, or a long s would do for an s.
         spelled = "|".join(f"{re.escape(origin)}(?::{_OWN_PORTS[origin.split(':')[0]]})?" for origin in origins)
-        object.__setattr__(self, "origins", origins)
-        object.__setattr__(self, "_trusted", re.compile(rf"(?:{spelled})(?:[/?#]|\Z)", re.IGNORECASE | re.ASCII))
+        self._trusted = re.compile(rf"(?:{spelled})(?:[/?#]|\Z)", re.IGNORECASE | re.ASCII)
+        return self
 
     @classmethod
     def at(cls, base_url: str) -> "Environment":
@@ -72,7 +75,7 @@ def resolve_environment(environment: object) -> Environment:
 def displayed_origin(url: str | None) -> str:
     """Return the origin of any *url* for a message, without the user info, which may be a secret."""
     scheme, _, rest = (url or "").partition("://")
-    user_info, at, host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")
+    _, at, host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")
     return f"{scheme}://{at and '***@'}{host}"
 
 

@@ -21,7 +21,6 @@ class TokenEndpointError(MentionMeAuthError):
     retry_after: float | None = None
 
     def __str__(self) -> str:
-        """Return the message, with the time that was named."""
         return super().__str__() + ("" if self.retry_after is None else f" Try again in {self.retry_after:.0f} s.")
 
 

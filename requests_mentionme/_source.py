@@ -33,10 +33,12 @@ class _Renewal:
 
 
 class TokenSource:
-    """Hands out the current token, and renews it when it is due or was refused: one renewal at a time."""
+    """Hands out the current token, and renews it when it is due or was refused: one renewal at a time.
+
+    It takes how to *obtain* a token in a number of tries, and how long to wait while another thread does.
+    """
 
     def __init__(self, obtain: Callable[[int], Token], patience: float) -> None:
-        """Take how to obtain a token in a number of tries, and how long to wait for another thread's renewal."""
         self._obtain, self._patience = obtain, patience
         self._token: Token | None = None
         self._end_hold_offs()
@@ -61,10 +63,7 @@ class TokenSource:
         return self._settle(None)[0]
 
     def replace(self, refused: str) -> tuple[Token, bool] | None:
-        """Return a token other than *refused*, and whether a renewal brought it; None if that brought *refused*.
-
-        The question carries the token that was refused, so that a late one does not cost a newer token.
-        """
+        """Return a token other than *refused*, and whether a renewal brought it; None if that brought *refused*."""
         token, renewed = self._settle(refused)
         if token.value != refused:
             return token, renewed
@@ -138,7 +137,7 @@ class TokenSource:
             mine.error = error
             if not mine.while_stale:
                 raise
-            _logger.warning("Renewal failed; next try in %.0f s, with the token in hand until then: %s", _HOLD_OFF, error)
+            _logger.warning("Renewal failed, next try in %.0f s; the token in hand is still used: %s", _HOLD_OFF, error)
 
     def _end(self, mine: _Renewal) -> None:
         """Keep what *mine* ended in, if it was led, and free those who wait for it."""

@@ -7,8 +7,7 @@ machine's clock. From the server only lengths of time are taken, so that a clock
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from requests_mentionme._errors import TokenResponseError
 from requests_mentionme._wire import http_date, json_object, jwt_claims, number, server_message
@@ -25,8 +24,7 @@ class TokenState(enum.Enum):
     EXPIRED = "do not send it"
 
 
-@dataclass(frozen=True, repr=False)
-class TokenResponse:
+class TokenResponse(NamedTuple):
     """A 2xx answer of the token endpoint (RFC 6749 §5.1), not yet judged."""
 
     url: str
@@ -35,17 +33,22 @@ class TokenResponse:
     sent_at: float  # since the epoch, just before the request was sent
     secret: str  # to be kept out of what is quoted
 
+    def __repr__(self) -> str:
+        return object.__repr__(self)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Token:
+
+class Token(NamedTuple):
     """An access token, and its deadlines in seconds since the epoch."""
 
-    value: str = field(repr=False)
-    authorization: str = field(repr=False)  # the header's value (RFC 6750 §2.1)
+    value: str
+    authorization: str  # the header's value (RFC 6750 §2.1)
     obtained_at: float
     stale_at: float
     expired_at: float  # a moment before its end: it must survive the way to the server
     lifetime: float
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)
 
     def state(self, now: float) -> TokenState:
         """Return the state at *now*. If the clock was set back, how much is left can't be told: expired."""

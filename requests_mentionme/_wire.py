@@ -4,17 +4,17 @@ import json
 import math
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any
-from urllib.parse import quote, quote_plus
+from typing import Any, cast
+from urllib.parse import quote
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object in *body*, None where it holds anything else."""
     try:
-        value: Any = json.loads(body, parse_int=float)  # float: no integer is too long for it
+        value = json.loads(body, parse_int=float)  # float: no integer is too long for it
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 def jwt_claims(token: str) -> dict[str, Any]:
@@ -51,13 +51,11 @@ def http_date(value: str | None) -> float | None:
 
 
 def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds, up to a day, after which a server asks to be tried again; None where it does not.
-
-    `X-RateLimit-Reset` stands on every answer: it asks for a wait only where no requests are left in the window.
-    """
+    """Return the seconds, up to a day, after which a server asks to be tried again; None where it does not."""
     wait = number(headers.get("Retry-After"))
     if wait is None and (at := http_date(headers.get("Retry-After"))) is not None:
         wait = at - (http_date(headers.get("Date")) or now)
+    # Mention Me's own header stands on every answer: it asks for a wait where no requests are left.
     if wait is None and (number(headers.get("X-RateLimit-Remaining")) or 0) <= 0:
         wait = number(headers.get("X-RateLimit-Reset"))
     return None if wait is None else min(max(wait, 0.0), 86_400.0)
@@ -72,7 +70,6 @@ def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
 
 def scrub(text: str, secret: str) -> str:
     """Return *text* with *secret* replaced in each spelling that an echo of the request may use."""
-    spellings = {secret, json.dumps(secret)[1:-1], quote(secret, errors="replace"), quote_plus(secret, errors="replace")}
-    for spelling in sorted(spellings, key=len, reverse=True):
+    for spelling in (json.dumps(secret)[1:-1], quote(secret, errors="replace"), secret):
         text = text.replace(spelling, "[secret]")
     return text
