@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import requests
-from requests.adapters import HTTPAdapter
+from loopback import Answer, Loopback
+from requests.adapters import BaseAdapter, HTTPAdapter
 
 from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
@@ -155,6 +156,62 @@ def test_elapsed_is_that_of_the_retrys_own_exchange(sandbox: Sandbox, auth: Ment
     sandbox.fail_api_requests(delay=0.2)
     response = requests.post(sandbox.url + PATH, json={}, auth=auth, timeout=5)
     assert timedelta(0) < response.elapsed < timedelta(seconds=0.2) <= response.history[0].elapsed
+
+
+@pytest.mark.parametrize(
+    ("refusal", "connections", "readable"),
+    [
+        pytest.param(Answer(401, b"short"), 1, 5, id="short"),
+        pytest.param(Answer(401), 1, 0, id="empty"),
+        pytest.param(Answer(401, b"abc", chunked=True), 1, 3, id="chunked"),
+        pytest.param(Answer(401, b"x" * 65_536), 1, 65_536, id="as long as can be"),
+        pytest.param(Answer(401, b"x" * 4096, times=20), 2, 65_537, id="too long"),
+        pytest.param(Answer(401, b"x" * 65_536, times=500), 2, 65_537, id="far too long"),
+        pytest.param(Answer(401, b"broken off", fault="close", within="body"), 2, 0, id="broken off"),
+        pytest.param(Answer(401, b"not gzip", {"Content-Encoding": "gzip"}), 1, 0, id="not to be decoded"),
+    ],
+)
+def test_a_401_is_drained_if_it_is_short_and_cut_off_otherwise(
+    refusal: Answer, connections: int, readable: int
+) -> None:
+    """Up to 64 KiB are worth a connection; what was read stays readable, and the retry works in any case."""
+    with Loopback(refusal, Answer(body=b"fine")) as api, requests.Session() as session:
+        session.auth = _auth_between(api)
+        response = session.get(f"{api.url}/thing", timeout=5)
+        assert response.text == "fine"
+        (refused,) = response.history
+        assert refused.status_code == 401
+        assert len(refused.content) >= readable
+        assert len(refused.content) < 100_000
+        assert (refusal.body * refusal.times).startswith(refused.content)
+        assert api.connections == connections
+
+
+def _auth_between(api: Loopback) -> MentionMeAuth:
+    """Return an auth for *api*, whose tokens come from a mounted adapter without a socket."""
+    lent = requests.Session()
+    lent.mount(f"{api.url}/api/oauth/token", Tokens())
+    return MentionMeAuth("an-id", "a-secret", environment=api.url, session=lent)
+
+
+class Tokens(BaseAdapter):
+    """Answers each token request with a token of its own."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        super().__init__()
+        self.count = 0
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        """Issue a token."""
+        self.count += 1
+        response = requests.Response()
+        response.status_code, response.request = 200, request
+        response.raw = io.BytesIO(b'{"access_token": "token-%d"}' % self.count)
+        return response
+
+    def close(self) -> None:
+        """Have nothing to close."""
 
 
 def test_a_401_whose_renewal_fails_gives_its_connection_back(sandbox: Sandbox, auth: MentionMeAuth) -> None:
