@@ -124,7 +124,7 @@ class TokenEndpoint:
         """Return the error for an answer that is not 2xx; of the answer it carries nothing that echoes the secret."""
         status, said = response.status_code, server_message(json_object(body), secret)
         what = f"POST {self._environment.token_url} answered {status}{said}."
-        keep_content(response, scrub(body.decode("latin-1"), secret).encode("latin-1"))
+        keep_content(response, scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape"))
         if status in (400, 401, 403):
             what += f" Check the client id and secret: are they of an API key of {self._environment.name}?"
             return InvalidClientError(what, response=response)

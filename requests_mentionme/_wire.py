@@ -70,6 +70,8 @@ def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
 
 def scrub(text: str, secret: str) -> str:
     """Return *text* with *secret* replaced in each spelling that an echo of the request may use."""
-    for spelling in (json.dumps(secret)[1:-1], quote(secret, errors="replace"), secret):
+    as_json = json.dumps(secret)[1:-1]
+    as_json_in_json = json.dumps(as_json)[1:-1]
+    for spelling in (as_json_in_json, as_json, quote(secret, errors="replace"), secret):
         text = text.replace(spelling, "[secret]")
     return text

@@ -368,6 +368,20 @@ def test_a_late_401_for_an_older_token_is_retried_during_a_hold_off(
     assert token_requests(mock) == 2
 
 
+def test_a_refusal_of_a_token_that_was_there_already_holds_nothing_off(
+    mock: responses.RequestsMock, demo_auth: MentionMeAuth
+) -> None:
+    """Only a token straight from the endpoint proves that another one would be refused too."""
+    api_accepts(mock, "token-3")
+    session = requests.Session()
+    early = session.prepare_request(requests.Request("GET", API, auth=demo_auth))
+    demo_auth.invalidate()
+    demo_auth.access_token()
+    assert session.send(early).status_code == 401
+    assert token_requests(mock) == 2
+    assert requests.get(API, auth=demo_auth).status_code == 200
+
+
 def test_invalidate_ends_the_hold_off(mock: responses.RequestsMock, demo_auth: MentionMeAuth) -> None:
     """Once the key has its scope, the user need not wait."""
     api_accepts(mock, "token-3")

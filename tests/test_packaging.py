@@ -56,9 +56,7 @@ def test_the_metadata_has_the_version_of_the_package():
 def test_importing_the_package_loads_neither_pyjwt_nor_the_sandbox():
     """What only some users need is not paid for by all."""
     program = "import sys, requests_mentionme; print(*sys.modules, sep='\\n')"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
 
     assert "requests_mentionme" in loaded
     assert "jwt" not in loaded

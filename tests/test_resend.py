@@ -133,13 +133,16 @@ def test_a_body_that_cannot_be_sent_again_gets_its_401_and_the_token_is_renewed(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["read", "stream"])
-def test_the_retry_uses_the_connection_of_the_401(sandbox: Sandbox, auth: MentionMeAuth, *, stream: bool) -> None:
+@pytest.mark.parametrize("block", [False, True], ids=["may open more", "blocks"])
+def test_the_retry_uses_the_connection_of_the_401(
+    sandbox: Sandbox, auth: MentionMeAuth, *, stream: bool, block: bool
+) -> None:
     """A pool of one that blocks is enough, with a body of each kind; the connection is the same throughout."""
     auth.access_token()
     before = sandbox.connections
     with requests.Session() as session:
         session.auth = auth
-        session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1, pool_block=True))
+        session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1, pool_block=block))
         for data in (b"data", io.BytesIO(b"data")):
             sandbox.revoke()
             with session.post(sandbox.url + PATH, data=data, stream=stream, timeout=5) as response:
@@ -185,6 +188,7 @@ def test_a_401_is_drained_if_it_is_short_and_cut_off_otherwise(
         assert len(refused.content) < 100_000
         assert (refusal.body * refusal.times).startswith(refused.content)
         assert api.connections == connections
+        assert api.until(lambda: len(api.open) == 1), "the connection of the 401 was left open"
 
 
 def _auth_between(api: Loopback) -> MentionMeAuth:
