@@ -75,7 +75,7 @@ class TokenEndpoint:
             else:
                 with Session() as session:  # its own, so that no connection is stale or was forked
                     yield session
-        except RequestException as error:
+        except Exception as error:
             _redact(error)
             raise
 
@@ -124,13 +124,17 @@ class TokenEndpoint:
         """Return the error for an answer that is not 2xx; of the answer it carries nothing that echoes the secret."""
         status, said = response.status_code, server_message(json_object(body), secret)
         what = f"POST {self._environment.token_url} answered {status}{said}."
-        keep_content(response, scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape"))
+        shown = Response()  # not the one that came: that holds a connection, and may echo the secret anywhere
+        shown.status_code, shown.reason, shown.url = status, scrub(response.reason or "", secret), response.url
+        shown.request, shown.encoding, shown.elapsed = response.request, response.encoding, response.elapsed
+        shown.headers.update({name: scrub(value, secret) for name, value in response.headers.items()})
+        keep_content(shown, scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape"))
         if status in (400, 401, 403):
             what += f" Check the client id and secret: are they of an API key of {self._environment.name}?"
-            return InvalidClientError(what, response=response)
+            return InvalidClientError(what, response=shown)
         if 300 <= status < 400:
             what += " A redirect is not followed, since the client secret would go along."
-        error = TokenEndpointError(what, response=response)
+        error = TokenEndpointError(what, response=shown)
         error.retry_after = requested_wait(response.headers, time.time())
         return error
 
@@ -159,12 +163,14 @@ def _view_of(session: Session) -> Session:
     return view
 
 
-def _redact(error: BaseException | None) -> None:
+def _redact(error: BaseException) -> None:
     """Take the body off each token request attached to *error*, or to what it came from."""
-    while error is not None:
-        if isinstance(error, RequestException):
-            for holder in (error, error.response):
+    links: list[BaseException | None] = [error]
+    for link in links:  # grows while it is walked, and each is in it once: a chain may be a ring
+        if isinstance(link, RequestException):
+            for holder in (link, link.response):
                 if holder is not None and isinstance(holder.request, PreparedRequest):
                     holder.request = redacted = holder.request.copy()
                     redacted.body, redacted.hooks = "[redacted]", default_hooks()
-        error = error.__cause__ or error.__context__
+        if link is not None:
+            links += [origin for origin in (link.__cause__, link.__context__) if origin not in links]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, cast
@@ -69,9 +70,8 @@ def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
 
 
 def scrub(text: str, secret: str) -> str:
-    """Return *text* with *secret* replaced in each spelling that an echo of the request may use."""
-    as_json = json.dumps(secret)[1:-1]
-    as_json_in_json = json.dumps(as_json)[1:-1]
-    for spelling in (as_json_in_json, as_json, quote(secret, errors="replace"), secret):
-        text = text.replace(spelling, "[secret]")
-    return text
+    """Return *text* without *secret*, however it is escaped there: as in JSON, also within JSON, or as in a URL."""
+    spellings = ({char, json.dumps(char)[1:-1].lstrip("\\"), quote(char, "", errors="replace")} for char in secret)
+    characters = ("|".join(re.escape(spelling) for spelling in some if spelling) for some in spellings)
+    escaped = "".join(rf"\\{{0,7}}(?:{character})" for character in characters)
+    return re.sub(escaped, "[secret]", text, flags=re.IGNORECASE)
