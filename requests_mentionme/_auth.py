@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import requests
 from requests import PreparedRequest, Response
@@ -14,11 +14,24 @@ from requests_mentionme._endpoint import ClientCredentials, TokenEndpoint
 from requests_mentionme._environment import PRODUCTION, Environment, displayed_origin, resolve_environment
 from requests_mentionme._resend import drain, resend, rewind
 from requests_mentionme._source import TokenSource
+from requests_mentionme._store import StoredTokens, TokenStore
 from requests_mentionme._token import Token, parse_token_response
 from requests_mentionme._wire import jwt_claims
 
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack  # in typing from Python 3.11; type checkers bring their own
+
 _logger = logging.getLogger("requests_mentionme")
+_Provider = Callable[[], tuple[str, str]]
 _MOST_ORIGINS_NAMED = 100
+
+
+class _Options(TypedDict, total=False):
+    environment: Environment | str
+    session: requests.Session | None
+    timeout: float | tuple[float, float]
+    refresh_margin: float
+    store: TokenStore | None
 
 
 class MentionMeAuth(AuthBase):
@@ -38,6 +51,9 @@ class MentionMeAuth(AuthBase):
         timeout: Seconds, 0.001 or more, to wait for the token endpoint: one number or (connect, read). A renewal as a
             whole takes up to twice the sum. The timeout of the API request is not known yet when it is prepared.
         refresh_margin: Seconds, 0 or more, before its end from which a token is renewed; at most 20 % of its life.
+        store: Where processes share tokens: a dict, or anything with `store[key]` (KeyError where there is none),
+            `store[key] = str` and `del store[key]`. It holds a live token, so mind who can read it. A store that fails
+            is no error, but a warning and a normal token request.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -53,8 +69,9 @@ class MentionMeAuth(AuthBase):
         session: requests.Session | None = None,
         timeout: float | tuple[float, float] = (5, 10),
         refresh_margin: float = 300,
+        store: TokenStore | None = None,
     ) -> None:
-        self._credentials = ClientCredentials(client_id, client_secret)
+        self._credentials: ClientCredentials | _Provider = ClientCredentials(client_id, client_secret)
         self._environment = resolve_environment(environment)
         if not isinstance(session, requests.Session | None):
             raise TypeError("session must be a requests.Session or None")
@@ -62,6 +79,7 @@ class MentionMeAuth(AuthBase):
         pair = _seconds("timeout", connect, least=0.001), _seconds("timeout", read, least=0.001)
         self._endpoint = TokenEndpoint(self._environment, session, pair)
         self._refresh_margin = _seconds("refresh_margin", refresh_margin, least=0)
+        self._stored = None if store is None else StoredTokens(store, self._environment.token_url)
         self._start()
 
     def _start(self) -> None:
@@ -78,10 +96,11 @@ class MentionMeAuth(AuthBase):
         self._start()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._credentials.client_id!r}, environment={self._environment.name!r})"
+        who = repr(self._credentials.client_id) if isinstance(self._credentials, ClientCredentials) else "provided"
+        return f"{type(self).__name__}({who}, environment={self._environment.name!r})"
 
     @classmethod
-    def from_env(cls, **options: Any) -> "MentionMeAuth":
+    def from_env(cls, **options: "Unpack[_Options]") -> "Self":
         """Make one from `MENTIONME_CLIENT_ID`, `MENTIONME_CLIENT_SECRET`, and `MENTIONME_ENVIRONMENT` where it is set.
 
         Raises:
@@ -94,14 +113,32 @@ class MentionMeAuth(AuthBase):
         options.setdefault("environment", environment or PRODUCTION)
         return cls(client_id, secret, **options)
 
+    @classmethod
+    def from_provider(cls, provider: _Provider, **options: "Unpack[_Options]") -> "Self":
+        """Make one that asks *provider* for (client_id, client_secret) once for each renewal, so that keys can rotate.
+
+        Never while a usable token is in hand. What it raises is raised where a token is needed; while the old token
+        lives it is a warning.
+
+        Raises:
+            TypeError: *provider* can't be called; and as for the class, whose options may be given.
+            ValueError: As for the class.
+        """
+        if not callable(provider):
+            raise TypeError("provider must be callable")
+        auth = cls("in place of what is provided", "in place of what is provided", **options)
+        auth._credentials = provider
+        return auth
+
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Attach a token to a request to a trusted origin; leave any other request as it is."""
         if not self._environment.trusts(r.url):
             self._warn_of(displayed_origin(r.url))
             return r
         r.headers["Authorization"] = self._source.token().authorization
-        if self._hook not in r.hooks["response"]:  # it is, where a request is authenticated again
-            r.register_hook("response", self._hook)
+        hooks = r.hooks["response"]
+        if self._hook not in hooks:  # it is, where a request is authenticated again
+            hooks.append(self._hook)  # as `register_hook` does after a check that costs more than all the rest here
         return r
 
     def access_token(self) -> str:
@@ -125,12 +162,20 @@ class MentionMeAuth(AuthBase):
 
     def invalidate(self, token: str | None = None) -> None:
         """Drop the current token, or only if it is still *token*; end every hold-off. A renewal under way is kept."""
-        self._source.invalidate(token)
+        if self._source.invalidate(token) and self._stored is not None:
+            self._stored.forget()
 
-    def _obtain(self, tries: int) -> Token:
-        response = self._endpoint.request_token(self._credentials, tries)
+    def _obtain(self, tries: int, anew: bool) -> Token:  # noqa: FBT001 - always given by position, by the source
+        provided = self._credentials
+        credentials = provided if isinstance(provided, ClientCredentials) else ClientCredentials(*provided())
+        if self._stored is not None and not anew and (token := self._stored.read(credentials, self._refresh_margin)):
+            _logger.info("Token taken from the store: %s", self._environment.name)
+            return token
+        response = self._endpoint.request_token(credentials, tries)
         token = parse_token_response(response, refresh_margin=self._refresh_margin)
         _logger.info("Token obtained: %s, %.0f s to live", self._environment.name, token.lifetime)
+        if self._stored is not None:
+            self._stored.write(credentials, token)
         return token
 
     def _warn_of(self, origin: str) -> None:

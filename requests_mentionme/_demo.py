@@ -1,6 +1,5 @@
 """The main job, run for real over sockets against a sandbox on this machine; each step is printed and checked."""
 
-import logging
 import time
 from itertools import islice
 
@@ -34,11 +33,16 @@ class _Story:
 
 def run_demo() -> bool:
     """Run the demo and return whether every step held."""
-    logging.getLogger("requests_mentionme").addHandler(logging.NullHandler())
-    with Sandbox(lifetime=_LIFETIME) as api, Sandbox() as foreign, requests.Session() as session:
+    with (
+        Sandbox(lifetime=_LIFETIME) as api,
+        Sandbox() as foreign,
+        requests.Session() as session,
+        requests.Session() as for_tokens,
+    ):
+        session.trust_env = for_tokens.trust_env = False  # no proxy: nothing leaves this machine
         print(f"Mention Me is played by a sandbox at {api.url}. Nothing leaves this machine.")
         print(f'session.auth = MentionMeAuth("{api.client_id}", "...", environment="{api.url}")')
-        session.auth = MentionMeAuth(api.client_id, api.client_secret, environment=api.environment)
+        session.auth = MentionMeAuth(api.client_id, api.client_secret, environment=api.environment, session=for_tokens)
         return _run_steps(session, api, foreign)
 
 

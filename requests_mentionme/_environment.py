@@ -1,15 +1,17 @@
 """Where tokens come from, and the only origins they may be sent to. Pure."""
 
+# pyright: reportIncompatibleMethodOverride=false
+
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _OWN_PORTS = {"https": 443, "http": 80}
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<path>[/?#][!-~]*)?",
     re.IGNORECASE | re.ASCII,
 )
-_LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
+_LOOPBACK = re.compile(r"localhost|127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}|\[::1\]")
 
 
 class _Fields(NamedTuple):
@@ -31,6 +33,7 @@ class Environment(_Fields):
             localhost; an origin has a path, query or fragment, or there is none.
     """
 
+    _prefixes: tuple[str, ...]
     _trusted: re.Pattern[str]
 
     def __new__(cls, name: str, token_url: str, origins: Iterable[str]) -> "Environment":
@@ -41,8 +44,13 @@ class Environment(_Fields):
         self = super().__new__(cls, name, token_url, origins)
         # The authority must end right there, so no look-alike matches. ASCII, or a long s would do for an s.
         spelled = "|".join(f"{re.escape(origin)}(?::{_OWN_PORTS[origin.split(':')[0]]})?" for origin in origins)
+        self._prefixes = tuple(f"{origin}/" for origin in origins)  # how `requests` writes most URLs; fast to check
         self._trusted = re.compile(rf"(?:{spelled})(?:[/?#]|\Z)", re.IGNORECASE | re.ASCII)
         return self
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> "Environment":  # type: ignore[override]
+        return cls(*iterable)  # so that what `_replace` makes is checked too
 
     @classmethod
     def at(cls, base_url: str) -> "Environment":
@@ -58,7 +66,7 @@ class Environment(_Fields):
 
     def trusts(self, url: str | None) -> bool:
         """Return whether a token may be sent to *url*: whether its origin is one of `origins`."""
-        return url is not None and self._trusted.match(url) is not None
+        return url is not None and (url.startswith(self._prefixes) or self._trusted.match(url) is not None)
 
 
 def resolve_environment(environment: object) -> Environment:
@@ -74,8 +82,8 @@ def resolve_environment(environment: object) -> Environment:
 
 def displayed_origin(url: str | None) -> str:
     """Return the origin of any *url* for a message, without the user info, which may be a secret."""
-    scheme, _, rest = (url or "").partition("://")
-    _, at, host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")
+    scheme, _, rest = (url or "").partition(":")
+    _, at, host = re.split(r"[/?#\\]", rest[2:] if rest.startswith("//") else "", maxsplit=1)[0].rpartition("@")
     return f"{scheme}://{at and '***@'}{host}"
 
 

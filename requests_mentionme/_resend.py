@@ -18,10 +18,8 @@ def rewind(request: PreparedRequest) -> bool:
     """Make the body ready to be sent again, or return False: another kind of body would go out empty, or hang."""
     if request.body is None or isinstance(request.body, str | bytes):
         return True
-    if not isinstance(request._body_position, int):  # None is no promise, and an object means that tell() failed
-        return False
     try:
-        rewind_body(request)
+        rewind_body(request)  # needs a known start, which a generator has not
     except (UnrewindableBodyError, ValueError):  # a closed file raises ValueError
         return False
     return True

@@ -4,12 +4,14 @@ A live token is read without a lock; what changes the state holds it, and does n
 the wall clock, so it tells their state; waits and hold-offs are on the monotonic one. All times are in seconds.
 """
 
+import copy
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from requests_mentionme._errors import TokenEndpointError
@@ -26,7 +28,7 @@ class _Renewal:
 
     def __init__(self) -> None:
         self.leader = threading.get_ident()
-        self.while_stale = False
+        self.while_stale = self.anew = False
         self.token: Token | None = None
         self.error: Exception | None = None
         self.done = threading.Event()
@@ -35,10 +37,11 @@ class _Renewal:
 class TokenSource:
     """Hands out the current token, and renews it when it is due or was refused: one renewal at a time.
 
-    It takes how to *obtain* a token in a number of tries, and how long to wait while another thread does.
+    It takes how to *obtain* a token, in a number of tries and anew or not (anew, if the one there is was refused), and
+    how long to wait while another thread does.
     """
 
-    def __init__(self, obtain: Callable[[int], Token], patience: float) -> None:
+    def __init__(self, obtain: Callable[[int, bool], Token], patience: float) -> None:
         self._obtain, self._patience = obtain, patience
         self._token: Token | None = None
         self._end_hold_offs()
@@ -81,16 +84,17 @@ class TokenSource:
         token, (held, until) = self._token, self._refused
         return token is not None and token.value == refused == held and time.monotonic() < until
 
-    def invalidate(self, value: str | None) -> None:
-        """Drop the current token, or only if it is *value*; end every hold-off."""
+    def invalidate(self, value: str | None) -> bool:
+        """Drop the current token, or only if it is *value*, and return whether it was; end every hold-off."""
         with self._lock:
-            if self._token is not None and value in (None, self._token.value):
-                self._token = None
             self._end_hold_offs()
+            dropped = self._token is not None and value in (None, self._token.value)
+            self._token = None if dropped else self._token
+            return dropped
 
     def _settle(self, refused: str | None) -> tuple[Token, bool]:
         """Return a token to use, and whether a renewal brought it: one that is led here, or waited for."""
-        deadline = time.monotonic() + self._patience
+        deadline = None
         while True:
             mine = _Renewal()
             try:
@@ -98,11 +102,15 @@ class TokenSource:
                 if found is mine:
                     self._lead(mine)
             finally:
-                self._end(mine)  # whatever happened: a renewal that nobody leads would block all others
+                # Whatever happened, an interrupt in here too: a renewal that nobody leads would block all others.
+                try:
+                    self._end(mine)
+                finally:
+                    self._end(mine)
             if isinstance(found, Token):
                 return found, False
             if found is not mine:
-                self._wait_for(found, deadline)
+                deadline = self._wait_for(found, deadline)
             if found.token is not None:
                 return found.token, True
             if found.error is not None and not found.while_stale:
@@ -127,12 +135,13 @@ class TokenSource:
                 error = _copy_of(self._named[2])
                 error.retry_after = self._named[1] - now
                 raise error
+            mine.anew = refused is not None
             self._renewal = mine
             return mine
 
     def _lead(self, mine: _Renewal) -> None:
         try:
-            mine.token = self._obtain(1 if mine.while_stale else _TRIES)
+            mine.token = self._obtain(1 if mine.while_stale else _TRIES, mine.anew)
         except Exception as error:
             mine.error = error
             if not mine.while_stale:
@@ -142,10 +151,10 @@ class TokenSource:
     def _end(self, mine: _Renewal) -> None:
         """Keep what *mine* ended in, if it was led, and free those who wait for it."""
         with self._lock:
-            now, under_way = time.monotonic(), self._renewal is mine
+            now, under_way, current = time.monotonic(), self._renewal is mine, self._token
             if under_way:
                 self._renewal = None
-            if mine.token is not None and (under_way or self._token is None):  # None: those who waited gave it up
+            if mine.token is not None and (under_way or _is_newer(mine.token, current)):
                 self._token, self._no_stale_try_before, self._named = mine.token, 0.0, None
             if mine.while_stale and mine.error is not None:
                 self._no_stale_try_before = now + _HOLD_OFF
@@ -155,19 +164,33 @@ class TokenSource:
                 self._no_stale_try_before = max(self._no_stale_try_before, until)
         mine.done.set()
 
-    def _wait_for(self, renewal: _Renewal, deadline: float) -> None:
-        if not renewal.done.wait(max(deadline - time.monotonic(), 0.0)):
+    def _wait_for(self, renewal: _Renewal, deadline: float | None) -> float:
+        """Wait for *renewal*, and return until when this thread would have waited in all."""
+        now = time.monotonic()
+        until = now + self._patience if deadline is None else deadline
+        if not renewal.done.wait(max(until - now, 0.0)):
             with self._lock:
-                self._renewal = None if self._renewal is renewal else self._renewal  # the next one may begin another
+                if self._renewal is renewal and deadline is None:  # not one that began while another was waited for
+                    self._renewal = None  # the next request may begin another
             raise TokenEndpointError(f"Another thread's token request has not ended within {self._patience:g} s.")
+        return until
+
+
+def _is_newer(token: Token, current: Token | None) -> bool:
+    """Return whether *token*, of a renewal that was given up, is newer than what others have got meanwhile."""
+    return current is None or current.obtained_at < token.obtained_at
 
 
 def _copy_of(error: _E) -> _E:
-    """Return a copy of *error* without its traceback; not by `copy.copy`, as constructors may want other arguments."""
-    copy = type(error).__new__(type(error), *error.args)
-    copy.args = error.args
-    vars(copy).update(vars(error))
-    return copy
+    """Return a copy of *error* without its traceback, whatever arguments its constructor wants."""
+    with suppress(Exception):
+        twin = copy.copy(error)
+        if type(twin) is type(error) and twin.args == error.args:
+            return twin
+    twin = type(error).__new__(type(error), *error.args)
+    twin.args = error.args
+    vars(twin).update(vars(error))
+    return twin
 
 
 _sources = weakref.WeakSet[TokenSource]()

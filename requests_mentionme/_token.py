@@ -5,15 +5,14 @@ machine's clock. From the server only lengths of time are taken, so that a clock
 """
 
 import enum
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from requests_mentionme._errors import TokenResponseError
-from requests_mentionme._wire import http_date, json_object, jwt_claims, number, server_message
+from requests_mentionme._wire import http_date, is_header_safe, json_object, jwt_claims, number, server_message
 
 _UNKNOWN_LIFETIME = 300.0
-_LONGEST_LIFETIME = 86_400.0
+LONGEST_LIFETIME = 86_400.0
 
 
 class TokenState(enum.Enum):
@@ -58,25 +57,30 @@ class Token(NamedTuple):
 
 
 def parse_token_response(response: TokenResponse, *, refresh_margin: float) -> Token:
-    """Return the token in *response*, to be renewed from *refresh_margin* seconds before its end; raise if it has none.
-
-    At most 20 % of its lifetime before, so that a short-lived token is not renewed on each call.
-    """
+    """Return the token in *response*; raise if it has none."""
     fields = json_object(response.body)
     if fields is None:
         raise _unusable(response, "not with a JSON object")
     value, kind = fields.get("access_token"), fields.get("token_type")
     if not isinstance(value, str) or not value:
         raise _unusable(response, f"without an access_token{server_message(fields, response.secret)}")
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
+    if not is_header_safe(value):
         raise _unusable(response, "with an access_token that a header can't carry")
     if kind is not None and str(kind).lower() != "bearer":  # in any case of letters (RFC 6749 §5.1)
         raise _unusable(response, "with a token_type other than bearer")
     lifetime = _lifetime(response, fields.get("expires_in"), jwt_claims(value))
+    return make_token(value, response.sent_at, lifetime, refresh_margin)
+
+
+def make_token(value: str, obtained_at: float, lifetime: float, refresh_margin: float) -> Token:
+    """Return a token to be renewed from *refresh_margin* seconds before its end.
+
+    At most 20 % of its lifetime before, so that a short-lived token is not renewed on each call.
+    """
     last_moment = min(10.0, 0.05 * lifetime)
     margin = max(last_moment, min(refresh_margin, 0.20 * lifetime))
-    end = response.sent_at + lifetime
-    return Token(value, f"Bearer {value}", response.sent_at, end - margin, end - last_moment, lifetime)
+    end = obtained_at + lifetime
+    return Token(value, f"Bearer {value}", obtained_at, end - margin, end - last_moment, lifetime)
 
 
 def _lifetime(response: TokenResponse, expires_in: object, claims: Mapping[str, Any]) -> float:
@@ -92,7 +96,7 @@ def _lifetime(response: TokenResponse, expires_in: object, claims: Mapping[str, 
     left = min((measure for measure in measures if measure > 0), default=None)
     if left is None:
         raise _unusable(response, "with an access_token that has already expired")
-    return min(left, _LONGEST_LIFETIME)
+    return min(left, LONGEST_LIFETIME)
 
 
 def _unusable(response: TokenResponse, how: str) -> TokenResponseError:

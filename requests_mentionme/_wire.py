@@ -31,6 +31,11 @@ def jwt_claims(token: str) -> dict[str, Any]:
         return {}
 
 
+def is_header_safe(text: str) -> bool:
+    """Return whether a header can carry *text*; a line break in it would be an error that prints it."""
+    return re.fullmatch(r"[\x21-\x7e]+", text) is not None
+
+
 def number(value: object) -> float | None:
     """Return a finite number that came as int, float or numeric string, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -96,7 +96,9 @@ def test_constructing_sends_nothing(mock: responses.RequestsMock) -> None:
         pytest.param(("an-id", SECRET), {"environment": "staging"}, ValueError, id="unknown environment"),
         pytest.param(("an-id", SECRET), {"environment": None}, TypeError, id="no environment"),
         pytest.param(("an-id", SECRET), {"environment": "https://h/path"}, ValueError, id="base URL with a path"),
-        pytest.param(("an-id", SECRET), {"environment": f"https://u:{SECRET}@h"}, ValueError, id="base URL with user info"),
+        pytest.param(
+            ("an-id", SECRET), {"environment": f"https://u:{SECRET}@h"}, ValueError, id="base URL with user info"
+        ),
         pytest.param(("an-id", SECRET), {"environment": "http://h.example"}, ValueError, id="plain http"),
         pytest.param(("an-id", SECRET), {"timeout": None}, ValueError, id="no timeout"),
         pytest.param(("an-id", SECRET), {"timeout": 0}, ValueError, id="timeout of zero"),
@@ -124,7 +126,9 @@ def test_wrong_arguments_are_refused_at_once_without_the_secret(
     assert raised.type is error
 
 
-@pytest.mark.parametrize("environment", [DEMO, "demo", "https://demo.mention-me.com"], ids=["object", "name", "base URL"])
+@pytest.mark.parametrize(
+    "environment", [DEMO, "demo", "https://demo.mention-me.com"], ids=["object", "name", "base URL"]
+)
 def test_environment_is_an_object_a_name_or_a_base_url(
     mock: responses.RequestsMock, environment: Environment | str
 ) -> None:
@@ -265,13 +269,11 @@ def test_other_origins_get_no_token(
     assert record.levelno == logging.WARNING
     assert record.name == "requests_mentionme"
     assert "demo" in record.getMessage()
-    assert url.split("//")[0] in record.getMessage()
+    assert url.split("//", maxsplit=1)[0] in record.getMessage()
     assert "pw" not in record.getMessage()
 
 
-def test_the_origins_that_are_warned_of_are_bounded(
-    demo_auth: MentionMeAuth, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_origins_that_are_warned_of_are_bounded(demo_auth: MentionMeAuth, caplog: pytest.LogCaptureFixture) -> None:
     """A crawler on the session neither fills the memory nor the log."""
     for number in range(300):
         demo_auth(requests.Request("GET", f"https://host-{number}.example/").prepare())
@@ -401,9 +403,7 @@ def test_a_renewal_that_brings_the_same_token_is_no_reason_to_retry(demo_auth: M
         assert token_requests(mock) == 2
 
 
-def test_a_failed_renewal_is_raised_in_place_of_the_401(
-    mock: responses.RequestsMock, demo_auth: MentionMeAuth
-) -> None:
+def test_a_failed_renewal_is_raised_in_place_of_the_401(mock: responses.RequestsMock, demo_auth: MentionMeAuth) -> None:
     """The caller learns why there is no token; when the endpoint is well again, so is the auth."""
     api_accepts(mock, "token-2")
     demo_auth.access_token()
@@ -475,7 +475,13 @@ def test_the_retry_is_sent_with_what_the_caller_asked_for(
         session.send(session.prepare_request(requests.Request("GET", API)), stream=True, verify="a-bundle")
         expected = {"stream": True, "verify": "a-bundle", "cert": None, "proxies": {}}
     else:
-        expected = {"timeout": (1, 2), "stream": True, "verify": False, "cert": "a-cert", "proxies": {"ftp": "http://p"}}
+        expected = {
+            "timeout": (1, 2),
+            "stream": True,
+            "verify": False,
+            "cert": "a-cert",
+            "proxies": {"ftp": "http://p"},
+        }
         session.get(API, **expected)  # type: ignore[arg-type]
     assert recorder.sent == [expected, expected]
 

@@ -1,4 +1,4 @@
-"""The demo and the command line that runs it."""
+"""The demo, as the command line runs it."""
 
 import subprocess
 import sys
@@ -36,16 +36,3 @@ def test_the_demo_fails_where_a_step_does_not_hold(
     printed = capsys.readouterr().out
     assert "  FAILED: the caller sees a 200, and the 401 in its history" in printed
     assert printed.endswith("A step did not hold.\n")
-
-
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--fast"]], ids=["none", "unknown", "unknown option"])
-def test_a_wrong_call_is_status_2_and_usage_on_stderr(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As argparse has it."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("usage: python -m requests_mentionme")

@@ -17,7 +17,7 @@ import trustme
 import urllib3
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
-from loopback import Answer, Loopback, make_jwt, token_answer
+from loopback import Answer, Loopback, Request, make_jwt, token_answer
 from requests.adapters import HTTPAdapter
 
 from requests_mentionme import (
@@ -170,16 +170,20 @@ def test_the_date_of_the_answer_is_handed_on(server: Loopback, date: str | None)
 def test_the_life_of_a_token_counts_from_the_try_that_brought_it(
     server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tries and waits before it are not part of it."""
-    server.play(Answer(503, headers={"Retry-After": "7"}), OK)
-
+    """The tries and waits before it are not part of it; the time that the answer takes is."""
     with freeze_time("2026-11-24 04:30:00") as clock:
         assert isinstance(clock, FrozenDateTimeFactory)
         monkeypatch.setattr("requests_mentionme._endpoint.time.sleep", clock.tick)
+
+        def slow(_: Request) -> Answer:
+            clock.tick(5)
+            return OK
+
+        server.play(Answer(503, headers={"Retry-After": "7"}), slow)
         begun = time.time()
         answer = ask(server)
 
-    assert answer.sent_at == begun + 7
+        assert (answer.sent_at, time.time()) == (begun + 7, begun + 12)
     assert answer.url == f"{server.url}/api/oauth/token"
 
 
@@ -216,6 +220,21 @@ def test_a_redirect_is_not_followed(server: Loopback, status: int, location: str
         assert other.connections == 0
 
 
+def test_a_lent_session_with_an_idea_of_its_own_of_a_redirect_does_not_follow_it(server: Loopback) -> None:
+    """Whatever it takes for the target, it is told not to follow."""
+    with Loopback(OK) as other:
+
+        class Eager(requests.Session):
+            def get_redirect_target(self, resp: requests.Response) -> str | None:
+                return f"{other.url}/" if resp.status_code == 307 else None
+
+        server.play(Answer(307))
+        with Eager() as lent:
+            assert type(failure(server, session=lent)) is TokenEndpointError
+
+        assert (len(server.requests), other.connections) == (1, 0)
+
+
 @pytest.mark.parametrize("status", [302, 307])
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
 def test_the_body_of_a_redirect_is_read_within_limits(server: Loopback, status: int, *, chunked: bool) -> None:
@@ -230,7 +249,7 @@ def test_the_body_of_a_redirect_is_read_within_limits(server: Loopback, status: 
 
 def test_a_redirect_whose_body_drips_ends_with_the_budget(server: Loopback) -> None:
     """Its status has told enough by then."""
-    drip = Answer(307, b"x" * 60_000, {"Location": "/elsewhere"}, fault="drip", within="body", interval=0.01)
+    drip = Answer(307, b"x" * 1500, {"Location": "/elsewhere"}, fault="drip", within="body", interval=0.01)
     server.play(drip)
 
     started = time.perf_counter()
@@ -697,7 +716,7 @@ def test_a_try_has_no_longer_timeouts_than_the_budget_left(
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
 def test_a_body_that_drips_ends_with_the_budget(server: Loopback, *, chunked: bool) -> None:
     """Each byte comes in time, and yet there is an end."""
-    server.play(Answer(body=b" " * 60_000, chunked=chunked, fault="drip", within="body", interval=0.01))
+    server.play(Answer(body=b" " * 1500, chunked=chunked, fault="drip", within="body", interval=0.01))
 
     started = time.perf_counter()
     error = failure(server, timeout=(0.2, 0.2))
@@ -1080,7 +1099,7 @@ def test_a_chain_of_errors_may_be_a_ring(server: Loopback) -> None:
         def copy(self) -> requests.PreparedRequest:
             self.copies += 1
             assert self.copies < 100, "it goes round and round"
-            return super().copy()
+            return self
 
     def fail(request: requests.PreparedRequest) -> NoReturn:
         counted = Counted()

@@ -82,14 +82,14 @@ def run(seconds: float, most: int, seed: int) -> tuple[Soak, list[Figures], int,
         try:
             while (spent := time.monotonic() - started) < seconds and soak.requests < most:
                 progress = max(spent / seconds, soak.requests / most)
-                if len(figures) < (progress > 0.1) + (progress > 0.5):  # noqa: PLR2004 - once warm, and in the middle
+                if len(figures) < (progress > 0.1) + (progress > 0.5):
                     figures.append(soak.figures())
                 soak.over.wait(chance.uniform(0.3, 1.5))
-                if chance.random() < 0.5:  # noqa: PLR2004 - every other time
+                if chance.random() < 0.5:
                     sandbox.revoke()
                     revocations += 1
                 # About one token request of 20 fails.
-                if chance.random() < 0.05:  # noqa: PLR2004 - said above
+                if chance.random() < 0.05:
                     sandbox.fail_token_requests(**chance.choice([{"status": 503}, {"reset": True}]))
                     faults += 1
             figures.append(soak.figures())

@@ -72,7 +72,7 @@ class Endpoint:
         self.tries: list[int] = []  # of each request
         self._lock = threading.Lock()
 
-    def __call__(self, tries: int) -> Token:
+    def __call__(self, tries: int, _anew: bool = False) -> Token:  # noqa: FBT001, FBT002 - as the source calls it
         """Take the place of `obtain`."""
         with self._lock:
             self.tries.append(tries)
@@ -113,10 +113,11 @@ class Waiters:
         self.after: Callable[[], object] = lambda: None  # what a thread does once it has waited
         wait_for = TokenSource._wait_for
 
-        def announced(*args: Any) -> None:
+        def announced(*args: Any) -> float:
             self._arrivals.release()
-            wait_for(*args)
+            deadline = wait_for(*args)
             self.after()
+            return deadline
 
         monkeypatch.setattr(TokenSource, "_wait_for", announced)
 
@@ -835,12 +836,13 @@ def test_a_death_in_a_stale_try_is_no_failure_of_the_endpoint(clock, caplog, dea
 def interrupted(call: Callable[[], object], moment: int) -> bool:
     """Make a call with Ctrl-C at one of the moments, counted from 1, at which the source can be interrupted.
 
-    Python handles signals where a function is called or returns. Return whether there is such a moment.
+    Python handles signals where one of its functions begins, and where any call returns: not just before a built-in
+    one, as that of a lock's `__exit__`. Return whether there is such a moment.
     """
     moments = itertools.count(1)
 
-    def profile(frame: types.FrameType, *_: object) -> None:
-        if frame.f_code.co_filename == _source.__file__ and next(moments) == moment:
+    def profile(frame: types.FrameType, event: str, _: object) -> None:
+        if event != "c_call" and frame.f_code.co_filename == _source.__file__ and next(moments) == moment:
             raise KeyboardInterrupt
 
     sys.setprofile(profile)

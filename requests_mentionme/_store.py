@@ -1,0 +1,80 @@
+"""The optional store, where processes share tokens. It may fail, and what it holds is read without trust."""
+
+import hashlib
+import json
+import logging
+import time
+from typing import Protocol
+
+from requests_mentionme._endpoint import ClientCredentials
+from requests_mentionme._token import LONGEST_LIFETIME, Token, TokenState, make_token
+from requests_mentionme._wire import is_header_safe, json_object, number
+
+_logger = logging.getLogger("requests_mentionme")
+_CLOCKS_DIFFER_BY = 60.0  # seconds, from machine to machine
+
+
+class TokenStore(Protocol):
+    """What may be a store: a dict, or anything with these three of its methods."""
+
+    def __getitem__(self, key: str, /) -> str:
+        """Return what is stored; raise KeyError where nothing is."""
+        ...
+
+    def __setitem__(self, key: str, value: str, /) -> None:
+        """Store it."""
+
+    def __delitem__(self, key: str, /) -> None:
+        """Remove it; raise KeyError where nothing is stored."""
+
+
+class StoredTokens:
+    """The tokens of one token endpoint in a store, each under a digest of the credentials it was issued to."""
+
+    def __init__(self, store: TokenStore, token_url: str) -> None:
+        self._store, self._token_url = store, token_url
+        self._newest_key: str | None = None
+
+    def read(self, credentials: ClientCredentials, refresh_margin: float) -> Token | None:
+        """Return the stored token if it is fresh, for this machine's clock."""
+        key, now = self._key(credentials), time.time()
+        try:
+            fields = json_object(self._store[key].encode()) or {}
+        except KeyError:
+            return None
+        except Exception as error:  # noqa: BLE001 - a store may raise anything, and is no reason to fail
+            _logger.warning("The token store can't be read: %s", type(error).__name__)
+            return None
+        value, obtained_at, lifetime = (fields.get(name) for name in ("access_token", "obtained_at", "lifetime"))
+        obtained_at, lifetime = number(obtained_at), number(lifetime)
+        if not (isinstance(value, str) and is_header_safe(value) and obtained_at is not None and lifetime is not None):
+            _logger.warning("The token store holds something that is no token")
+            return None
+        if not 0 < lifetime <= LONGEST_LIFETIME or obtained_at > now + _CLOCKS_DIFFER_BY:
+            _logger.warning("The token store holds a token from the future")
+            return None
+        token = make_token(value, obtained_at, lifetime, refresh_margin)._replace(obtained_at=min(obtained_at, now))
+        return token if token.state(now) is TokenState.FRESH else None
+
+    def write(self, credentials: ClientCredentials, token: Token) -> None:
+        """Store *token* in place of the one that was there."""
+        content = {"access_token": token.value, "obtained_at": token.obtained_at, "lifetime": token.lifetime}
+        try:
+            self._store[self._key(credentials)] = json.dumps(content)
+        except Exception as error:  # noqa: BLE001 - likewise
+            _logger.warning("The token store can't be written: %s", type(error).__name__)
+
+    def forget(self) -> None:
+        """Remove the token that was read or written last."""
+        try:
+            if self._newest_key is not None:
+                del self._store[self._newest_key]
+        except KeyError:
+            pass
+        except Exception as error:  # noqa: BLE001 - likewise
+            _logger.warning("The token store can't be written: %s", type(error).__name__)
+
+    def _key(self, credentials: ClientCredentials) -> str:
+        identity = json.dumps([self._token_url, credentials.client_id, credentials.client_secret])
+        self._newest_key = f"requests-mentionme:{hashlib.sha256(identity.encode()).hexdigest()}"
+        return self._newest_key
