@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import requests
-from requests import PreparedRequest, Response
+from requests import PreparedRequest
 from requests.auth import AuthBase
 
 from requests_mentionme._endpoint import ClientCredentials, TokenEndpoint
 from requests_mentionme._environment import PRODUCTION, Environment, displayed_origin, resolve_environment
-from requests_mentionme._resend import drain, resend, rewind
+from requests_mentionme._retry import RetryOn401
 from requests_mentionme._source import TokenSource
 from requests_mentionme._store import StoredTokens, TokenStore
 from requests_mentionme._token import Token, parse_token_response
@@ -84,7 +84,7 @@ class MentionMeAuth(AuthBase):
 
     def _start(self) -> None:
         self._source = TokenSource(self._obtain, self._endpoint.patience)
-        self._hook = _RetryHook(self._retry)
+        self._hook = RetryOn401(self._environment, self._source)
         self._origins_named: dict[str, object] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,54 +183,6 @@ class MentionMeAuth(AuthBase):
         # Atomic, so that one of many threads names it; and bounded.
         if len(named) < _MOST_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
             _logger.warning("No token for %s: it is no origin of %s", origin, self._environment.name)
-
-    def _retry(self, response: Response, **kwargs: Any) -> Response:
-        """Return the answer to one retry of a 401, where it can be retried; one, since an adapter runs no hooks."""
-        request, refused = response.request, _token_of(response.request)
-        has_adapter = getattr(response, "connection", None) is not None  # a response from a cache has none
-        # A hook goes along on redirects, to other hosts too. So it is the origin that decides.
-        if not has_adapter or not self._environment.trusts(request.url) or self._source.is_held_off(refused):
-            return response
-        if not rewind(request):
-            self._renew_for_next_time(refused)
-            return response
-        drain(response)
-        replacement = self._source.replace(refused)
-        if replacement is None:
-            return response
-        (token, renewed), origin = replacement, displayed_origin(request.url)
-        _logger.info("Token refused by %s, retrying once", origin)
-        retried = resend(response, token.authorization, **kwargs)
-        if renewed and retried.status_code == 401:
-            self._source.hold_off(token.value)
-            _logger.warning("New token refused by %s: check the scopes and environment of the API key", origin)
-        return retried
-
-    def _renew_for_next_time(self, refused: str) -> None:
-        """Renew after a 401 that can't be retried, so that the caller's own next try works."""
-        try:
-            self._source.replace(refused)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the caller gets the 401
-            _logger.warning("Renewal after a 401 failed: %s", error)
-
-
-class _RetryHook:
-    """The response hook; inert once pickled, as no credentials go along with a request or a response."""
-
-    def __init__(self, retry: Callable[..., Response] | None = None) -> None:
-        self._retry = retry
-
-    def __call__(self, response: Response, **kwargs: Any) -> Response:
-        return self._retry(response, **kwargs) if self._retry and response.status_code == 401 else response
-
-    def __reduce__(self) -> tuple[type["_RetryHook"], tuple[()]]:
-        return _RetryHook, ()
-
-
-def _token_of(request: PreparedRequest) -> str:
-    """Return the token that *request* carried; any other text where it carried none."""
-    header = request.headers.get("Authorization", "")
-    return (header if isinstance(header, str) else header.decode("latin-1")).removeprefix("Bearer ")
 
 
 def _seconds(name: str, value: object, *, least: float) -> float:

@@ -1,7 +1,7 @@
 """The current token and its renewal: the only room with state and locks.
 
 A live token is read without a lock; what changes the state holds it, and does nothing slow meanwhile. Tokens end by
-the wall clock, so it tells their state; waits and hold-offs are on the monotonic one. All times are in seconds.
+the wall clock, waits and hold-offs by the monotonic one. All times are in seconds.
 """
 
 import copy
@@ -19,8 +19,7 @@ from requests_mentionme._token import Token, TokenState
 
 _logger = logging.getLogger("requests_mentionme")
 _E = TypeVar("_E", bound=Exception)
-_TRIES = 3
-_HOLD_OFF, _LONGEST_NAMED_HOLD_OFF = 30.0, 60.0
+_TRIES, _HOLD_OFF, _LONGEST_NAMED_HOLD_OFF = 3, 30.0, 60.0
 
 
 class _Renewal:
@@ -37,8 +36,8 @@ class _Renewal:
 class TokenSource:
     """Hands out the current token, and renews it when it is due or was refused: one renewal at a time.
 
-    It takes how to *obtain* a token, in a number of tries and anew or not (anew, if the one there is was refused), and
-    how long to wait while another thread does.
+    It takes how to *obtain* a token, in so many tries and anew or not (anew, where one was refused), and how long to
+    wait while another thread does.
     """
 
     def __init__(self, obtain: Callable[[int, bool], Token], patience: float) -> None:
@@ -151,11 +150,12 @@ class TokenSource:
     def _end(self, mine: _Renewal) -> None:
         """Keep what *mine* ended in, if it was led, and free those who wait for it."""
         with self._lock:
-            now, under_way, current = time.monotonic(), self._renewal is mine, self._token
+            now, under_way, new, current = time.monotonic(), self._renewal is mine, mine.token, self._token
             if under_way:
                 self._renewal = None
-            if mine.token is not None and (under_way or _is_newer(mine.token, current)):
-                self._token, self._no_stale_try_before, self._named = mine.token, 0.0, None
+            # One that was given up may end after others have got a newer token.
+            if new is not None and (under_way or current is None or current.obtained_at < new.obtained_at):
+                self._token, self._no_stale_try_before, self._named = new, 0.0, None
             if mine.while_stale and mine.error is not None:
                 self._no_stale_try_before = now + _HOLD_OFF
             if isinstance(mine.error, TokenEndpointError) and mine.error.retry_after:
@@ -174,11 +174,6 @@ class TokenSource:
                     self._renewal = None  # the next request may begin another
             raise TokenEndpointError(f"Another thread's token request has not ended within {self._patience:g} s.")
         return until
-
-
-def _is_newer(token: Token, current: Token | None) -> bool:
-    """Return whether *token*, of a renewal that was given up, is newer than what others have got meanwhile."""
-    return current is None or current.obtained_at < token.obtained_at
 
 
 def _copy_of(error: _E) -> _E:
