@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jwt
 import pytest
 import requests
 import responses
@@ -569,8 +570,6 @@ def test_a_401_without_an_adapter_is_returned_as_it_is(
 
 def test_access_token_claims_and_invalidate(demo_auth: MentionMeAuth) -> None:
     """A token and its payload can be had, and dropped: in any case, or only if it is still the one meant."""
-    import jwt
-
     payload = {"claims": {"env": "demo", "merchantId": 4259}, "scope": "customers:read", "exp": 1}
     first = jwt.encode(payload, "k" * 32)
     with responses.RequestsMock() as mock:

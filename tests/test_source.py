@@ -70,12 +70,14 @@ class Endpoint:
     def __init__(self, *script: object) -> None:
         self.script = list(script)
         self.tries: list[int] = []  # of each request
+        self.anew: list[bool] = []  # whether each had to be one, since a token was refused
         self._lock = threading.Lock()
 
-    def __call__(self, tries: int, _anew: bool = False) -> Token:  # noqa: FBT001, FBT002 - as the source calls it
+    def __call__(self, tries: int, anew: bool) -> Token:  # noqa: FBT001 - as the source calls it
         """Take the place of `obtain`."""
         with self._lock:
             self.tries.append(tries)
+            self.anew.append(anew)
             number, outcome = len(self.tries), self.script.pop(0) if self.script else None
         if isinstance(outcome, Gate):
             outcome = outcome.pass_through()
@@ -1223,6 +1225,42 @@ def test_all_that_waited_for_the_refused_token_are_told_so(clock, start, waiters
     assert endpoint.tries == [3, 3]
 
 
+@pytest.mark.parametrize("age", [0, STALE, EXPIRED], ids=["fresh", "stale", "expired"])
+def test_a_renewal_after_a_401_must_ask_the_endpoint(clock, age):
+    """What somebody else keeps may be the very token that was refused; for any other renewal it will do."""
+    endpoint = Endpoint()
+    source = source_of(endpoint)
+    clock.tick(age)
+    source.replace("token-1")
+    clock.tick(STALE)
+    source.token()
+    clock.tick(EXPIRED)
+    source.token()
+    clock.tick(EXPIRED)
+    source.replace("token-1")
+    source.invalidate(None)
+    source.token()
+
+    assert endpoint.anew == [False, True, False, False, True, False]
+
+
+def test_a_401_that_waited_for_a_failed_stale_try_must_ask_the_endpoint(clock, start, waiters):
+    """That try need not have done so; the renewal that follows it must."""
+    stale = Gate(requests.ReadTimeout())
+    endpoint = Endpoint(None, stale)
+    source = source_of(endpoint)
+    clock.tick(STALE)
+    leader = start(source.token)
+    stale.wait_until_reached()
+    refused = start(source.replace, "token-1")
+    waiters.expect(1)
+    stale.open()
+
+    assert refused.result(LONG)[0].value == "token-3"
+    leader.result(LONG)
+    assert endpoint.anew == [False, False, True]
+
+
 # Refused tokens that are held off
 
 
@@ -1308,26 +1346,26 @@ def test_invalidate_ends_the_hold_off_of_a_refused_token(clock, value):
 
 
 @pytest.mark.parametrize(
-    ("value", "token", "tries"),
-    [(None, "token-2", [3, 3]), ("token-1", "token-2", [3, 3]), ("some other", "token-1", [3]), ("", "token-1", [3])],
+    ("value", "dropped"),
+    [(None, True), ("token-1", True), ("some other", False), ("", False)],
     ids=["any", "the current one", "another one", "an empty one"],
 )
-def test_invalidate_drops_the_current_token_or_only_the_one_it_names(clock, value, token, tries):
-    """The next request obtains another, where it was dropped."""
+def test_invalidate_drops_the_current_token_or_only_the_one_it_names(clock, value, dropped):
+    """It tells whether it did; if so, the next request obtains another."""
     endpoint = Endpoint()
     source = source_of(endpoint)
-    source.invalidate(value)
 
-    assert source.token().value == token
-    assert endpoint.tries == tries
+    assert source.invalidate(value) is dropped
+    assert source.token().value == ("token-2" if dropped else "token-1")
+    assert endpoint.tries == ([3, 3] if dropped else [3])
 
 
 @pytest.mark.parametrize("value", [None, "token-1"], ids=["any", "one"])
 def test_there_need_not_be_a_token_to_invalidate(clock, value):
     """Without one, nothing happens."""
     source = TokenSource(Endpoint(), PATIENCE)
-    source.invalidate(value)
 
+    assert source.invalidate(value) is False
     assert source.token().value == "token-1"
 
 
