@@ -469,7 +469,7 @@ def still_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         Clients.sleeping_world.now += int(seconds)
         Clients.clock.tick(seconds)
 
-    with freeze_time("2026-01-01T12:00:00Z") as clock:
+    with freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as clock:
         Clients.clock = clock
         monkeypatch.setattr(_endpoint.time, "sleep", sleep)
         monkeypatch.setattr(_endpoint.random, "uniform", lambda *_: 0)

@@ -7,6 +7,7 @@ at barriers and gates.
 import gc
 import itertools
 import logging
+import os
 import signal
 import sys
 import threading
@@ -91,7 +92,7 @@ class Endpoint:
 @pytest.fixture
 def clock() -> Iterator[FrozenDateTimeFactory]:
     """A clock that stands still at noon, until it is told to tick."""
-    with freeze_time("2026-01-01T12:00:00Z") as frozen:
+    with freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as frozen:
         yield frozen
 
 
@@ -442,6 +443,22 @@ class OddError(Exception):
         self.code = code
 
 
+class OddNetworkError(requests.ConnectionError):
+    """The same, of the kind whose arguments Python looks at."""
+
+    def __init__(self, *, host: str) -> None:
+        super().__init__(f"no way to {host}")
+        self.host = host
+
+
+class ShoutingError(Exception):
+    """An exception that makes something of its argument, and would do so again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.upper() + "!")
+        self.message = message
+
+
 class BareError(Exception):
     """An exception that keeps its arguments from its base."""
 
@@ -458,8 +475,11 @@ ERRORS = {
         "too slow", request=requests.Request("POST", "https://h.example")
     ),
     "JSON": requests.JSONDecodeError("Expecting value", "x", 0),
+    "JSON in a response": requests.JSONDecodeError("Expecting value", "x", 0, response=requests.Response()),
     "keyword-only arguments": OddError(5, hint="mind the step"),
+    "keyword-only arguments in the network": OddNetworkError(host="h.example"),
     "no arguments": BareError(2, 3),
+    "an argument that is changed": ShoutingError("stop"),
     "an error of the system": OSError(2, "No such file"),
     "an error of the system with a file": OSError(2, "No such file", "key.txt"),
     "text that can't be decoded": UnicodeDecodeError("ascii", b"\xff", 0, 1, "ordinal not in range"),
@@ -704,14 +724,29 @@ def test_the_request_after_a_waiter_gave_up_begins_another_renewal(clock, start)
     assert leader.result(LONG).value == "token-1"
 
 
-def test_a_late_leader_does_not_throw_away_a_newer_token(clock, start):
+@pytest.mark.parametrize("pause", [0, 5], ids=["at the same time", "later"])
+def test_a_late_leader_does_not_throw_away_a_newer_token(clock, start, pause):
     """What a stuck leader brings serves its own request; the newer token stays current."""
     source, leader, gate, endpoint = stuck(clock, start)
+    gate.outcome = make_token("token-1", time.time())
+    clock.tick(pause)
     newer = source.token()
     gate.open()
 
     assert leader.result(LONG).value == "token-1"
     assert source.token() is newer
+    assert endpoint.tries == [3, 3]
+
+
+def test_a_late_leader_whose_token_was_obtained_last_is_not_late(clock, start):
+    """Its last try may have been sent after the other token arrived: then its token is the newer one."""
+    source, leader, gate, endpoint = stuck(clock, start)
+    source.token()
+    clock.tick(5)
+    gate.open()
+    token = leader.result(LONG)
+
+    assert source.token() is token
     assert endpoint.tries == [3, 3]
 
 
@@ -1392,8 +1427,9 @@ def test_a_renewal_under_way_is_kept_when_the_token_is_invalidated(clock, start,
     gate.wait_until_reached()
     source.invalidate(None)
     gate.open()
+    token = leader.result(LONG)
 
-    assert source.token() is leader.result(LONG) or leader.result(LONG) is source.token()
+    assert source.token() is token
     assert len(endpoint.tries) == (2 if age else 1)
 
 
@@ -1476,6 +1512,57 @@ def test_a_signal_handler_may_ask_for_a_token_wherever_it_interrupts_its_thread(
     assert seen == ["token-2"]
     assert source.token().value == "token-2"
     assert endpoint.tries == [3, 3]
+
+
+@pytest.mark.parametrize("change", ["invalidate", "hold_off", "the end of a renewal", "giving up"])
+def test_whatever_changes_the_state_holds_the_lock(clock, start, waiters, change):
+    """So it waits for whoever else does."""
+    gate = Gate()
+    source = source_of(Endpoint(None, gate), patience=0.02 if change == "giving up" else PATIENCE)
+    clock.tick(EXPIRED)
+    leader = start(source.token)
+    gate.wait_until_reached()
+    waiter = start(source.token) if change == "giving up" else None
+    waiters.expect(1 if waiter else 0)
+
+    with held(source, start):
+        if change == "the end of a renewal":
+            gate.open()
+        changes = {
+            "invalidate": lambda: start(source.invalidate, None),
+            "hold_off": lambda: start(source.hold_off, "token-1"),
+            "the end of a renewal": lambda: leader,
+            "giving up": lambda: waiter,
+        }
+        waiting = changes[change]()
+        assert not wait([waiting], 0.1).done
+    assert wait([waiting], LONG).done
+    gate.open()
+    leader.result(LONG)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_source_is_told_of_forks(clock, start):
+    """In the child of a real one, while a thread of the parent leads a renewal and another holds the lock."""
+    gate = Gate()
+    source = TokenSource(Endpoint(gate), PATIENCE)
+    leader = start(source.token)
+    gate.wait_until_reached()
+    with held(source, start):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                signal.alarm(int(LONG))  # ends a child that hangs
+                status = source.token().value != "token-2"
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+    gate.open()
+
+    assert status == 0
+    assert leader.result(LONG).value == "token-1"
 
 
 def test_a_process_forked_during_a_renewal_begins_its_own(clock, start):
