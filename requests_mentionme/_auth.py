@@ -166,8 +166,12 @@ class MentionMeAuth(AuthBase):
             self._stored.forget()
 
     def _obtain(self, tries: int, anew: bool) -> Token:  # noqa: FBT001 - always given by position, by the source
-        provided = self._credentials
-        credentials = provided if isinstance(provided, ClientCredentials) else ClientCredentials(*provided())
+        credentials = self._credentials
+        if not isinstance(credentials, ClientCredentials):
+            provided = credentials()
+            if not isinstance(provided, tuple) or len(provided) != 2:
+                raise TypeError("the provider of credentials must return (client_id, client_secret)")
+            credentials = ClientCredentials(*provided)
         if self._stored is not None and not anew and (token := self._stored.read(credentials, self._refresh_margin)):
             _logger.info("Token taken from the store: %s", self._environment.name)
             return token

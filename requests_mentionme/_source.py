@@ -36,13 +36,13 @@ class _Renewal:
 class TokenSource:
     """Hands out the current token, and renews it when it is due or was refused: one renewal at a time.
 
-    It takes how to *obtain* a token, in so many tries and anew or not (anew, where one was refused), and how long to
-    wait while another thread does.
+    It takes how to *obtain* a token (in how many tries, and whether a stored one won't do) and how long to wait for it.
     """
 
     def __init__(self, obtain: Callable[[int, bool], Token], patience: float) -> None:
         self._obtain, self._patience = obtain, patience
         self._token: Token | None = None
+        self._next_anew = False  # whether the next renewal must ask the endpoint, not the store
         self._end_hold_offs()
         self.forget_renewal()
         _sources.add(self)
@@ -65,7 +65,7 @@ class TokenSource:
         return self._settle(None)[0]
 
     def replace(self, refused: str) -> tuple[Token, bool] | None:
-        """Return a token other than *refused*, and whether a renewal brought it; None if that brought *refused*."""
+        """Return a token other than *refused*, and whether it is straight from the endpoint; None if there is none."""
         token, renewed = self._settle(refused)
         if token.value != refused:
             return token, renewed
@@ -87,12 +87,13 @@ class TokenSource:
         """Drop the current token, or only if it is *value*, and return whether it was; end every hold-off."""
         with self._lock:
             self._end_hold_offs()
-            dropped = self._token is not None and value in (None, self._token.value)
-            self._token = None if dropped else self._token
-            return dropped
+            if self._token is None or value not in (None, self._token.value):
+                return False
+            self._token, self._next_anew = None, True
+            return True
 
     def _settle(self, refused: str | None) -> tuple[Token, bool]:
-        """Return a token to use, and whether a renewal brought it: one that is led here, or waited for."""
+        """Return a token to use, and whether it is straight from the endpoint; lead a renewal or wait for one."""
         deadline = None
         while True:
             mine = _Renewal()
@@ -110,11 +111,11 @@ class TokenSource:
                 return found, False
             if found is not mine:
                 deadline = self._wait_for(found, deadline)
-            if found.token is not None:
-                return found.token, True
+            if found.token is not None and not (found.token.stored and found.token.value == refused):
+                return found.token, not found.token.stored
             if found.error is not None and not found.while_stale:
                 raise _copy_of(found.error)
-            # A try with a token in hand failed, or a leader was interrupted: look again.
+            # A try with a token in hand failed, a leader was interrupted, or the store holds what was refused: again.
 
     def _find(self, refused: str | None, mine: _Renewal) -> Token | _Renewal:
         """Return the token to use, the renewal to wait for, or *mine*, which from now on is the one under way."""
@@ -134,8 +135,7 @@ class TokenSource:
                 error = _copy_of(self._named[2])
                 error.retry_after = self._named[1] - now
                 raise error
-            mine.anew = refused is not None
-            self._renewal = mine
+            mine.anew, self._renewal = refused is not None or self._next_anew, mine
             return mine
 
     def _lead(self, mine: _Renewal) -> None:
@@ -155,7 +155,7 @@ class TokenSource:
                 self._renewal = None
             # One that was given up may end after others have got a newer token.
             if new is not None and (under_way or current is None or current.obtained_at < new.obtained_at):
-                self._token, self._no_stale_try_before, self._named = new, 0.0, None
+                self._token, self._no_stale_try_before, self._named, self._next_anew = new, 0.0, None, False
             if mine.while_stale and mine.error is not None:
                 self._no_stale_try_before = now + _HOLD_OFF
             if isinstance(mine.error, TokenEndpointError) and mine.error.retry_after:
@@ -178,12 +178,12 @@ class TokenSource:
 
 def _copy_of(error: _E) -> _E:
     """Return a copy of *error* without its traceback, whatever arguments its constructor wants."""
-    with suppress(Exception):
-        twin = copy.copy(error)
-        if type(twin) is type(error) and twin.args == error.args:
-            return twin
     twin = type(error).__new__(type(error), *error.args)
     twin.args = error.args
+    with suppress(Exception):
+        copied = copy.copy(error)
+        if type(copied) is type(error) and copied.args == error.args:
+            twin = copied
     vars(twin).update(vars(error))
     return twin
 

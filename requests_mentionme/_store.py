@@ -33,7 +33,7 @@ class StoredTokens:
 
     def __init__(self, store: TokenStore, token_url: str) -> None:
         self._store, self._token_url = store, token_url
-        self._newest_key: str | None = None
+        self._newest_key: str | None = None  # of the token that was taken from here or put here last
 
     def read(self, credentials: ClientCredentials, refresh_margin: float) -> Token | None:
         """Return the stored token if it is fresh, for this machine's clock."""
@@ -53,19 +53,24 @@ class StoredTokens:
         if not 0 < lifetime <= LONGEST_LIFETIME or obtained_at > now + _CLOCKS_DIFFER_BY:
             _logger.warning("The token store holds a token from the future")
             return None
-        token = make_token(value, obtained_at, lifetime, refresh_margin)._replace(obtained_at=min(obtained_at, now))
-        return token if token.state(now) is TokenState.FRESH else None
+        token = make_token(value, obtained_at, lifetime, refresh_margin)
+        token = token._replace(obtained_at=min(obtained_at, now), stored=True)
+        if token.state(now) is not TokenState.FRESH:
+            return None
+        self._newest_key = key
+        return token
 
     def write(self, credentials: ClientCredentials, token: Token) -> None:
         """Store *token* in place of the one that was there."""
         content = {"access_token": token.value, "obtained_at": token.obtained_at, "lifetime": token.lifetime}
+        self._newest_key = self._key(credentials)
         try:
-            self._store[self._key(credentials)] = json.dumps(content)
+            self._store[self._newest_key] = json.dumps(content)
         except Exception as error:  # noqa: BLE001 - likewise
             _logger.warning("The token store can't be written: %s", type(error).__name__)
 
     def forget(self) -> None:
-        """Remove the token that was read or written last."""
+        """Remove the token that was taken from here or put here last."""
         try:
             if self._newest_key is not None:
                 del self._store[self._newest_key]
@@ -76,5 +81,4 @@ class StoredTokens:
 
     def _key(self, credentials: ClientCredentials) -> str:
         identity = json.dumps([self._token_url, credentials.client_id, credentials.client_secret])
-        self._newest_key = f"requests-mentionme:{hashlib.sha256(identity.encode()).hexdigest()}"
-        return self._newest_key
+        return f"requests-mentionme:{hashlib.sha256(identity.encode()).hexdigest()}"

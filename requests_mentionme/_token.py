@@ -45,6 +45,7 @@ class Token(NamedTuple):
     stale_at: float
     expired_at: float  # a moment before its end: it must survive the way to the server
     lifetime: float
+    stored: bool = False  # whether it comes from a store rather than the endpoint
 
     def __repr__(self) -> str:
         return object.__repr__(self)
