@@ -309,7 +309,7 @@ def test_what_is_no_key_is_an_error_that_does_not_show_it(
 ) -> None:
     """And nothing is sent to the token endpoint; the next request asks again."""
     key, vault.key = vault.key, provided
-    with pytest.raises(error) as raised:
+    with pytest.raises(error, match=r"client_(id|secret)") as raised:
         auth.access_token()
     assert raised.type is error
     assert SECRET not in str(raised.value)

@@ -1296,6 +1296,40 @@ def test_a_401_that_waited_for_a_failed_stale_try_must_ask_the_endpoint(clock, s
     assert endpoint.anew == [False, False, True]
 
 
+def test_a_stored_token_is_not_one_straight_from_the_endpoint(clock, start, waiters):
+    """If it is refused too, that says nothing about the next one."""
+    gate = Gate(make_token("stored", NOON + STALE)._replace(stored=True))
+    source = source_of(Endpoint(None, gate))
+    clock.tick(STALE)
+    leader = start(source.token)
+    gate.wait_until_reached()
+    refused = start(source.replace, "token-1")
+    waiters.expect(1)
+    gate.open()
+
+    token, from_endpoint = refused.result(LONG)
+    assert token is leader.result(LONG)
+    assert from_endpoint is False
+
+
+def test_a_401_is_not_answered_with_the_same_token_out_of_a_store(clock, start, waiters):
+    """One that waits while another thread reads the store asks the endpoint, and holds nothing off."""
+    gate = Gate(make_token("token-1", NOON + STALE)._replace(stored=True))
+    endpoint = Endpoint(None, gate)
+    source = source_of(endpoint)
+    clock.tick(STALE)
+    leader = start(source.token)
+    gate.wait_until_reached()
+    refused = [start(source.replace, "token-1") for _ in range(4)]
+    waiters.expect(4)
+    gate.open()
+
+    assert {each.result(LONG)[0].value for each in refused} == {"token-3"}
+    assert leader.result(LONG).value == "token-1"
+    assert endpoint.tries == [3, 1, 3]
+    assert endpoint.anew == [False, False, True]
+
+
 # Refused tokens that are held off
 
 
@@ -1393,6 +1427,52 @@ def test_invalidate_drops_the_current_token_or_only_the_one_it_names(clock, valu
     assert source.invalidate(value) is dropped
     assert source.token().value == ("token-2" if dropped else "token-1")
     assert endpoint.tries == ([3, 3] if dropped else [3])
+
+
+def test_after_the_token_was_invalidated_the_endpoint_must_be_asked(clock):
+    """Until it has given another: a store may hold what was dropped."""
+    endpoint = Endpoint(None, requests.ConnectionError())
+    source = source_of(endpoint)
+    source.invalidate(None)
+    with pytest.raises(requests.ConnectionError):
+        source.token()
+    source.token()
+    clock.tick(STALE)
+    source.token()
+
+    assert endpoint.anew == [False, True, True, False]
+
+
+def test_where_nothing_was_dropped_a_stored_token_will_do(clock):
+    """There is no reason to mistrust it."""
+    endpoint = Endpoint()
+    source = TokenSource(endpoint, PATIENCE)
+    source.invalidate(None)
+    source.token()
+    source.invalidate("some other")
+    clock.tick(EXPIRED)
+    source.token()
+
+    assert endpoint.anew == [False, False]
+
+
+def test_invalidating_right_after_a_renewal_has_ended_is_not_undone(clock, monkeypatch):
+    """Whoever was freed by its end may be quicker than its leader."""
+    end, freed = TokenSource._end, []
+
+    def end_and_invalidate(self: TokenSource, mine: Any) -> None:
+        end(self, mine)
+        if mine.token and not freed:
+            freed.append(self.invalidate(None))
+
+    endpoint = Endpoint()
+    source = TokenSource(endpoint, PATIENCE)
+    monkeypatch.setattr(TokenSource, "_end", end_and_invalidate)
+
+    assert source.token().value == "token-1"
+    assert freed == [True]
+    assert source.token().value == "token-2"
+    assert endpoint.anew == [False, True]
 
 
 @pytest.mark.parametrize("value", [None, "token-1"], ids=["any", "one"])

@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import responses
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from hypothesis import given, settings
@@ -64,7 +66,7 @@ class Recording(dict[str, str]):
 class Failing(dict[str, str]):
     """A store some of whose methods raise."""
 
-    def __init__(self, error: Exception, *methods: str) -> None:
+    def __init__(self, error: BaseException, *methods: str) -> None:
         super().__init__()
         self.error, self.methods = error, methods
 
@@ -148,9 +150,15 @@ def auth_for(sandbox: Sandbox, store: Any, **options: Any) -> MentionMeAuth:
     return MentionMeAuth(*credentials, environment=sandbox.environment, store=store, **options)
 
 
+def carrying_token_of(sandbox: Sandbox, auth: MentionMeAuth) -> requests.PreparedRequest:
+    """Return an API request that carries a token, to be sent when that may not be any more what it was."""
+    return requests.Request("GET", f"{sandbox.url}/api/merchant/v2/coupons/validate/SAMPLE", auth=auth).prepare()
+
+
 def get(sandbox: Sandbox, auth: MentionMeAuth) -> list[int]:
     """Make an API request, and return the statuses of its answers."""
-    answer = requests.get(f"{sandbox.url}/api/merchant/v2/coupons/validate/SAMPLE", auth=auth, timeout=LONG)
+    with requests.Session() as session:
+        answer = session.send(carrying_token_of(sandbox, auth), timeout=LONG)
     return [each.status_code for each in (*answer.history, answer)]
 
 
@@ -266,21 +274,15 @@ def test_another_environment_never_sees_a_stored_token(sandbox: Sandbox) -> None
     assert len(set(tokens)) == len(store) == 2
 
 
-def test_production_and_demo_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_and_demo_have_places_of_their_own() -> None:
     """With credentials that are good for both, should there be any."""
-    asked: list[str] = []
-
-    class Absent(Holding):
-        def __getitem__(self, key: str) -> str:
-            asked.append(key)
-            raise KeyError(key)
-
-    monkeypatch.setattr(requests.Session, "post", lambda *_, **__: pytest.fail("that is no test double"))
-    for environment in (PRODUCTION, DEMO, PRODUCTION):
-        auth = MentionMeAuth("an-id", "a-secret", environment=environment, store=Absent(None))
-        with pytest.raises(pytest.fail.Exception):
-            auth.access_token()
-    assert asked[0] == asked[2] != asked[1]
+    store: dict[str, str] = {}
+    with responses.RequestsMock() as mock:
+        for each in (PRODUCTION, DEMO):
+            mock.post(each.token_url, json={"access_token": f"a-{each.name}-token", "expires_in": 3600})
+        auths = [MentionMeAuth("an-id", "a-secret", environment=each, store=store) for each in (PRODUCTION, DEMO) * 2]
+        assert [auth.access_token() for auth in auths] == ["a-production-token", "a-demo-token"] * 2
+        assert len(mock.calls) == len(store) == 2
 
 
 # What is stored
@@ -390,6 +392,20 @@ def test_a_token_from_the_store_ends_when_it_would_have_ended(sandbox: Sandbox, 
     assert sandbox.token_requests == 2
 
 
+def test_a_token_from_the_store_counts_from_when_it_was_obtained(
+    sandbox: Sandbox, clock: FrozenDateTimeFactory
+) -> None:
+    """Not from when it was read: a clock that is set back, but not before that, leaves it fresh."""
+    store = Recording()
+    auth_for(sandbox, store).access_token()
+    clock.tick(1000)
+    reader = auth_for(sandbox, store)
+    reader.access_token()
+    clock.tick(-1000)
+    assert get(sandbox, reader) == [200]
+    assert store.calls == ["read", "write", "read"]
+
+
 def test_a_stale_token_in_hand_is_replaced_by_a_fresher_stored_one(
     sandbox: Sandbox, clock: FrozenDateTimeFactory
 ) -> None:
@@ -488,16 +504,8 @@ def test_a_401_does_not_lead_back_to_another_refused_token_in_the_store(sandbox:
     assert only_value(store)["access_token"] == sandbox.tokens[2]
 
 
-@pytest.fixture
-def slow() -> Iterator["Slow"]:
-    """A store whose next read can be held up."""
-    store = Slow()
-    yield store
-    store.go_on.set()
-
-
 class Slow(Recording):
-    """A store in whose reads a thread waits."""
+    """A store whose reads can be held up, each with what it has read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -505,11 +513,21 @@ class Slow(Recording):
         self.go_on.set()
 
     def __getitem__(self, key: str) -> str:
-        """Read, and wait before it is handed over."""
+        """Read, and wait."""
         text = super().__getitem__(key)
         self.reached.set()
         assert self.go_on.wait(LONG)
         return text
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Hold up reads, until told to go on or the test has failed."""
+        self.reached.clear()
+        self.go_on.clear()
+        try:
+            yield
+        finally:
+            self.go_on.set()
 
 
 @pytest.fixture
@@ -525,21 +543,17 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     return arrived
 
 
-def test_a_refused_token_from_the_store_holds_off_no_renewal(
-    sandbox: Sandbox, slow: Slow, waiting: threading.Semaphore
-) -> None:
+def test_a_refused_token_from_the_store_holds_off_no_renewal(sandbox: Sandbox, waiting: threading.Semaphore) -> None:
     """A 401 that waited for a renewal got a stored token that is refused too: the next request is healed."""
+    slow = Slow()
     auth = auth_for(sandbox, slow)
-    url = f"{sandbox.url}/api/merchant/v2/coupons/validate/SAMPLE"
-    carrying = requests.Request("GET", url, auth=auth).prepare()
+    carrying = carrying_token_of(sandbox, auth)
     auth_for(sandbox, None).access_token()
     (key,) = slow
     dict.__setitem__(slow, key, stored(sandbox.tokens[1], time.time()))
     sandbox.revoke()
     auth._source._token = auth._source._token._replace(stale_at=0.0)
-    slow.reached.clear()
-    slow.go_on.clear()
-    with ThreadPoolExecutor(2) as pool, requests.Session() as session:
+    with slow.held_up(), ThreadPoolExecutor(2) as pool, requests.Session() as session:
         leading = pool.submit(auth.access_token)
         assert slow.reached.wait(LONG)
         refused = pool.submit(session.send, carrying, timeout=LONG)
@@ -551,19 +565,15 @@ def test_a_refused_token_from_the_store_holds_off_no_renewal(
 
 
 def test_a_401_is_healed_though_the_renewal_under_way_finds_the_refused_token_in_the_store(
-    sandbox: Sandbox, slow: Slow, waiting: threading.Semaphore
+    sandbox: Sandbox, waiting: threading.Semaphore
 ) -> None:
-    """One that was dropped, and that another process has stored again since."""
+    """One that was sent before it was lost here, say by a clock that was set: it asks for another then."""
+    slow = Slow()
     auth = auth_for(sandbox, slow)
-    url = f"{sandbox.url}/api/merchant/v2/coupons/validate/SAMPLE"
-    carrying = requests.Request("GET", url, auth=auth).prepare()
-    ((key, content),) = slow.items()
+    carrying = carrying_token_of(sandbox, auth)
     sandbox.revoke()
-    auth.invalidate()
-    slow[key] = content
-    slow.reached.clear()
-    slow.go_on.clear()
-    with ThreadPoolExecutor(2) as pool, requests.Session() as session:
+    auth._source._token = None
+    with slow.held_up(), ThreadPoolExecutor(2) as pool, requests.Session() as session:
         leading = pool.submit(auth.access_token)
         assert slow.reached.wait(LONG)
         refused = pool.submit(session.send, carrying, timeout=LONG)
@@ -605,7 +615,7 @@ def test_invalidate_touches_no_store_unless_it_drops_the_current_token(sandbox: 
     assert store.calls == ["read", "remove"]
 
 
-def test_tokens_of_which_none_was_read_or_written_have_none_to_forget() -> None:
+def test_where_no_token_was_read_or_written_there_is_none_to_forget() -> None:
     """A store is not asked to remove something that never was."""
     store = Recording()
     StoredTokens(store, DEMO.token_url).forget()
@@ -714,7 +724,7 @@ def test_a_store_that_asks_for_a_token_itself_is_one_that_fails(
 
 def test_an_interrupt_within_the_store_is_no_failure_of_it(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     """It comes through, and leaves the auth usable."""
-    store = Failing(KeyboardInterrupt(), "read")  # type: ignore[arg-type]
+    store = Failing(KeyboardInterrupt(), "read")
     auth = auth_for(sandbox, store)
     with pytest.raises(KeyboardInterrupt):
         auth.access_token()

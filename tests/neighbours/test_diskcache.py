@@ -71,7 +71,7 @@ def test_a_token_is_replaced_and_removed(
         first.invalidate()
         second.invalidate()
         assert len(store) == 0
-        assert second.access_token() == first.access_token() == sandbox.tokens[2]
+        assert second.access_token() == auth_for(sandbox, store).access_token() == sandbox.tokens[2]
     assert sandbox.token_requests == 3
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
