@@ -122,7 +122,9 @@ class TokenSource:
         with self._lock:
             token, renewal, now = self._token, self._renewal, time.monotonic()
             if renewal is not None and renewal.leader == threading.get_ident():
-                raise RuntimeError("A token was asked for from within the token request, by a lent session or provider?")
+                raise RuntimeError(
+                    "A token was asked for from within the token request, by the session lent for it, say."
+                )
             if token is not None and token.value != refused:
                 state = token.state(time.time())
                 will_do = refused is not None or renewal is not None or now < self._no_stale_try_before
