@@ -106,7 +106,8 @@ class TokenSource:
                 try:
                     self._end(mine)
                 finally:
-                    self._end(mine)
+                    if not mine.done.is_set():
+                        self._end(mine)
             if isinstance(found, Token):
                 return found, False
             if found is not mine:
@@ -122,9 +123,7 @@ class TokenSource:
         with self._lock:
             token, renewal, now = self._token, self._renewal, time.monotonic()
             if renewal is not None and renewal.leader == threading.get_ident():
-                raise RuntimeError(
-                    "A token was asked for from within the token request, by the session lent for it, say."
-                )
+                raise RuntimeError("A token was asked for from within the token request, by the session lent for it?")
             if token is not None and token.value != refused:
                 state = token.state(time.time())
                 will_do = refused is not None or renewal is not None or now < self._no_stale_try_before
@@ -153,8 +152,7 @@ class TokenSource:
         """Keep what *mine* ended in, if it was led, and free those who wait for it."""
         with self._lock:
             now, under_way, new, current = time.monotonic(), self._renewal is mine, mine.token, self._token
-            if under_way:
-                self._renewal = None
+            self._renewal = None if under_way else self._renewal
             # One that was given up may end after others have got a newer token.
             if new is not None and (under_way or current is None or current.obtained_at < new.obtained_at):
                 self._token, self._no_stale_try_before, self._named, self._next_anew = new, 0.0, None, False
