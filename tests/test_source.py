@@ -91,8 +91,12 @@ class Endpoint:
 
 @pytest.fixture
 def clock() -> Iterator[FrozenDateTimeFactory]:
-    """A clock that stands still at noon, until it is told to tick."""
-    with freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as frozen:
+    """A clock that stands still at noon, until it is told to tick; the monotonic one goes along, at another time."""
+    with (
+        freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as frozen,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(time, "monotonic", lambda: time.time() - NOON + 100_000)
         yield frozen
 
 
@@ -289,6 +293,7 @@ def test_a_failed_stale_try_is_a_warning_and_the_token_in_hand_is_used(clock, ca
     assert source.token().value == "token-1"
     assert endpoint.tries == [3, 1]
     (message,) = warnings(caplog)
+    assert message.startswith("Renewal failed")
     assert "the line is dead" in message
     assert "30 s" in message
     assert "token-1" not in caplog.text
@@ -451,6 +456,13 @@ class OddNetworkError(requests.ConnectionError):
         self.host = host
 
 
+class DisguisedError(Exception):
+    """An exception that is copied, or pickled, as one of another type."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RuntimeError, self.args
+
+
 class ShoutingError(Exception):
     """An exception that makes something of its argument, and would do so again."""
 
@@ -480,6 +492,7 @@ ERRORS = {
     "keyword-only arguments in the network": OddNetworkError(host="h.example"),
     "no arguments": BareError(2, 3),
     "an argument that is changed": ShoutingError("stop"),
+    "a copy of another type": DisguisedError("who is it?"),
     "an error of the system": OSError(2, "No such file"),
     "an error of the system with a file": OSError(2, "No such file", "key.txt"),
     "text that can't be decoded": UnicodeDecodeError("ascii", b"\xff", 0, 1, "ordinal not in range"),
@@ -549,9 +562,10 @@ def test_a_failure_without_a_named_time_is_not_remembered(clock, error):
     assert endpoint.tries == [3, 3]
 
 
-def test_who_waited_takes_the_token_without_judging_it(clock, start, waiters):
+@pytest.mark.parametrize("stored", [False, True], ids=["from the endpoint", "from a store"])
+def test_who_waited_takes_the_token_without_judging_it(clock, start, waiters, stored):
     """A token that arrives dead is tried by those who waited for it: no loop, one token request."""
-    gate = Gate(make_token("dead", NOON - LIFETIME))
+    gate = Gate(make_token("dead", NOON - LIFETIME)._replace(stored=stored))
     endpoint = Endpoint(gate)
     source = TokenSource(endpoint, PATIENCE)
 
@@ -650,7 +664,9 @@ def test_a_waiter_gives_up_after_its_patience(clock, start):
     leader = start(source.token)
     gate.wait_until_reached()
 
-    with pytest.raises(TokenEndpointError, match=r"not ended within 0\.02 s") as raised:
+    with pytest.raises(
+        TokenEndpointError, match=r"^Another thread's token request has not ended within 0\.02 s\.$"
+    ) as raised:
         source.token()
     assert raised.value.retry_after is None
     assert endpoint.tries == [3]
@@ -927,7 +943,7 @@ def test_asking_from_within_the_token_request_raises_instead_of_waiting_for_itse
     caught: list[RuntimeError] = []
 
     def ask_from_within() -> None:
-        with pytest.raises(RuntimeError, match="from within the token request") as raised:
+        with pytest.raises(RuntimeError, match=r"^A token was asked for from within the token request") as raised:
             source.token() if question == "token" else source.replace("token-1")
         caught.append(raised.value)
 
@@ -955,7 +971,7 @@ def test_asking_from_within_a_renewal_after_a_401_raises_too(clock):
 def test_an_error_of_re_entrancy_that_is_not_caught_ends_the_renewal(clock):
     """It reaches the request that needs the token, and the next one can ask again."""
     source = TokenSource(Endpoint(lambda: source.token().value), PATIENCE)
-    with pytest.raises(RuntimeError, match="from within the token request"):
+    with pytest.raises(RuntimeError, match=r"^A token was asked for from within the token request"):
         source.token()
 
     assert source.token().value == "token-2"
@@ -1126,6 +1142,19 @@ def test_a_renewal_under_way_is_waited_for_in_spite_of_a_named_hold_off(clock, s
     waiters.expect(1)
     second.open()
     assert waiter.result(LONG) is leader.result(LONG)
+
+
+def test_a_failed_renewal_after_a_401_keeps_no_stale_try_off(clock):
+    """Only a failed stale try does, and a time that was named."""
+    endpoint = Endpoint(None, requests.ConnectionError())
+    source = source_of(endpoint)
+    clock.tick(STALE - 1)
+    with pytest.raises(requests.ConnectionError):
+        source.replace("token-1")
+    clock.tick(1)
+
+    assert source.token().value == "token-3"
+    assert endpoint.tries == [3, 3, 1]
 
 
 # What a 401 leads to
@@ -1536,6 +1565,27 @@ def test_a_clock_set_back_does_not_throw_away_what_a_renewal_brought(clock):
 
     assert source.token().value == "token-2"
     assert endpoint.tries == [3, 3]
+
+
+def test_patience_does_not_depend_on_the_wall_clock(clock, start, waiters):
+    """Set forward while a thread waits, it does not make it give up."""
+    stale, full = Gate(requests.ReadTimeout()), Gate()
+    source = source_of(Endpoint(None, stale, full), patience=100)
+    clock.tick(STALE)
+    leader = start(source.token)
+    stale.wait_until_reached()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: 5.0)
+        clock.tick(EXPIRED - STALE)
+        waiters.after = full.wait_until_reached  # the leader leads the second one too
+        waiter = start(source.token)
+        waiters.expect(1)
+        clock.tick(3600)
+        stale.open()
+        waiters.expect(1)
+        full.open()
+
+        assert waiter.result(LONG) is leader.result(LONG)
 
 
 class InterruptedLock:
