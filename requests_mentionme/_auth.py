@@ -15,7 +15,7 @@ from requests_mentionme._environment import PRODUCTION, Environment, displayed_o
 from requests_mentionme._retry import RetryOn401
 from requests_mentionme._source import TokenSource
 from requests_mentionme._store import StoredTokens, TokenStore
-from requests_mentionme._token import Token, parse_token_response
+from requests_mentionme._token import Token
 from requests_mentionme._wire import jwt_claims
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class MentionMeAuth(AuthBase):
             raise TypeError("session must be a requests.Session or None")
         connect, read = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout, timeout)
         pair = _seconds("timeout", connect, least=0.001), _seconds("timeout", read, least=0.001)
-        self._endpoint = TokenEndpoint(self._environment, session, pair)
-        self._refresh_margin = _seconds("refresh_margin", refresh_margin, least=0)
-        self._stored = None if store is None else StoredTokens(store, self._environment.token_url)
+        margin = _seconds("refresh_margin", refresh_margin, least=0)
+        self._endpoint = TokenEndpoint(self._environment, session, pair, margin)
+        self._stored = None if store is None else StoredTokens(store, self._environment.token_url, margin)
         self._start()
 
     def _start(self) -> None:
@@ -172,11 +172,10 @@ class MentionMeAuth(AuthBase):
             if not isinstance(provided, tuple) or len(provided) != 2:
                 raise TypeError("the provider of credentials must return (client_id, client_secret)")
             credentials = ClientCredentials(*provided)
-        if self._stored is not None and not anew and (token := self._stored.read(credentials, self._refresh_margin)):
+        if self._stored is not None and not anew and (token := self._stored.read(credentials)):
             _logger.info("Token taken from the store: %s", self._environment.name)
             return token
-        response = self._endpoint.request_token(credentials, tries)
-        token = parse_token_response(response, refresh_margin=self._refresh_margin)
+        token = self._endpoint.request_token(credentials, tries)
         _logger.info("Token obtained: %s, %.0f s to live", self._environment.name, token.lifetime)
         if self._stored is not None:
             self._stored.write(credentials, token)

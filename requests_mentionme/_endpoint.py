@@ -7,7 +7,7 @@ leaves this module with that body. A session that was lent is neither changed no
 import random
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import requests
@@ -17,8 +17,7 @@ from requests.hooks import default_hooks
 
 from requests_mentionme._environment import Environment
 from requests_mentionme._errors import InvalidClientError, TokenEndpointError, TokenResponseError
-from requests_mentionme._resend import keep_content
-from requests_mentionme._token import TokenResponse
+from requests_mentionme._token import Token, parse_token
 from requests_mentionme._version import __version__
 from requests_mentionme._wire import json_object, requested_wait, scrub, server_message
 
@@ -45,18 +44,23 @@ class ClientCredentials:
 class TokenEndpoint:
     """The token endpoint of an environment; *session* is the one lent for token requests, if any."""
 
-    def __init__(self, environment: Environment, session: Session | None, timeout: tuple[float, float]) -> None:
+    def __init__(
+        self, environment: Environment, session: Session | None, timeout: tuple[float, float], refresh_margin: float
+    ) -> None:
         self._environment, self._lent, self._timeout = environment, session, timeout
+        self._refresh_margin = refresh_margin
+        self._asked = f"POST {environment.token_url} answered"
         self._budget = 2 * sum(timeout)
         self.patience = self._budget + timeout[1]  # for those who wait; a read may begin just before the budget ends
 
-    def request_token(self, credentials: ClientCredentials, tries: int) -> TokenResponse:
-        """Ask for a token (RFC 6749 §4.4) and return the answer; raise one of our errors, or a fault of the network."""
+    def request_token(self, credentials: ClientCredentials, tries: int) -> Token:
+        """Ask for a token (RFC 6749 §4.4) and return it; raise one of our errors, or a fault of the network."""
         deadline, backoff = time.monotonic() + self._budget, _FIRST_BACKOFF
-        with self._session() as session:
+        # By default a session of its own, so that no connection is stale or was forked.
+        with Session() if self._lent is None else nullcontext(_view_of(self._lent)) as session, _redacted():
             while True:
                 outcome = self._try(session, credentials, deadline)
-                if isinstance(outcome, TokenResponse):
+                if isinstance(outcome, Token):
                     return outcome
                 # Jitter, so that a fleet that failed together does not come back together.
                 jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - no secret
@@ -66,26 +70,12 @@ class TokenEndpoint:
                     raise outcome
                 time.sleep(wait)
 
-    @contextmanager
-    def _session(self) -> Generator[Session]:
-        """Provide the session of one renewal, and take the secret out of what is raised in it."""
-        try:
-            if self._lent is not None:
-                yield _view_of(self._lent)
-            else:
-                with Session() as session:  # its own, so that no connection is stale or was forked
-                    yield session
-        except Exception as error:
-            _redact(error)
-            raise
-
-    def _try(self, session: Session, who: ClientCredentials, deadline: float) -> TokenResponse | RequestException:
-        """Return the answer or what went wrong; raise what went wrong within a 2xx answer."""
-        url, secret = self._environment.token_url, who.client_secret
+    def _try(self, session: Session, who: ClientCredentials, deadline: float) -> Token | RequestException:
+        """Return the token or what went wrong; raise what broke off a 2xx answer."""
         sent_at, left = time.time(), max(deadline - time.monotonic(), 0.001)
         try:
             response = session.post(
-                url,
+                self._environment.token_url,
                 json=vars(who) | {"grant_type": "client_credentials"},
                 headers=_HEADERS,
                 auth=_guard,
@@ -103,12 +93,17 @@ class TokenEndpoint:
                 if usable:
                     raise
                 body = b""  # the status tells enough
-        if usable:
-            return TokenResponse(url, body, response.headers.get("Date"), sent_at, secret)
-        return self._refusal(response, body, secret)
+        fields = json_object(body)
+        said = server_message(fields, who.client_secret)
+        if not usable:
+            return self._refusal(response, body, said, who.client_secret)
+        try:
+            return parse_token(fields, response.headers.get("Date"), sent_at, self._refresh_margin)
+        except ValueError as flaw:
+            return TokenResponseError(f"{self._asked}, but {flaw}{said}. No token was obtained.")
 
     def _body(self, response: Response, deadline: float) -> bytes:
-        what, body = f"POST {self._environment.token_url} answered, but", bytearray()
+        what, body = f"{self._asked}, but", bytearray()
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise TokenResponseError(f"{what} compressed, which was ruled out.")
         # Byte by byte: a larger read waits until it is filled, and a server that drips would outlast the budget.
@@ -120,15 +115,17 @@ class TokenEndpoint:
                 raise TokenEndpointError(f"{what} did not come to an end within {self._budget:g} s.")
         return bytes(body)
 
-    def _refusal(self, response: Response, body: bytes, secret: str) -> InvalidClientError | TokenEndpointError:
+    def _refusal(
+        self, response: Response, body: bytes, said: str, secret: str
+    ) -> InvalidClientError | TokenEndpointError:
         """Return the error for an answer that is not 2xx; of the answer it carries nothing that echoes the secret."""
-        status, said = response.status_code, server_message(json_object(body), secret)
-        what = f"POST {self._environment.token_url} answered {status}{said}."
+        status, what = response.status_code, f"{self._asked} {response.status_code}{said}."
         shown = Response()  # not the one that came: that holds a connection, and may echo the secret anywhere
         shown.status_code, shown.reason, shown.url = status, scrub(response.reason or "", secret), response.url
         shown.request, shown.encoding, shown.elapsed = response.request, response.encoding, response.elapsed
         shown.headers.update({name: scrub(value, secret) for name, value in response.headers.items()})
-        keep_content(shown, scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape"))
+        content = scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
+        vars(shown).update(_content=content, _content_consumed=True)
         if status in (400, 401, 403):
             what += f" Check the client id and secret: are they of an API key of {self._environment.name}?"
             return InvalidClientError(what, response=shown)
@@ -141,9 +138,9 @@ class TokenEndpoint:
 
 def _may_pass(fault: RequestException) -> bool:
     """Return whether another try may end better: after a fault of the connection, a 429 or a 5xx."""
-    if fault.response is None:
-        return not isinstance(fault, requests.exceptions.SSLError)
-    return fault.response.status_code == 429 or fault.response.status_code >= 500
+    if fault.response is not None:
+        return fault.response.status_code == 429 or fault.response.status_code >= 500
+    return isinstance(fault, requests.ConnectionError) and not isinstance(fault, requests.exceptions.SSLError)
 
 
 def _guard(request: PreparedRequest) -> PreparedRequest:
@@ -163,14 +160,17 @@ def _view_of(session: Session) -> Session:
     return view
 
 
-def _redact(error: BaseException) -> None:
-    """Take the body off each token request attached to *error*, or to what it came from."""
-    links: list[BaseException | None] = [error]
-    for link in links:  # grows while it is walked, and each is in it once: a chain may be a ring
-        if isinstance(link, RequestException):
-            for holder in (link, link.response):
+@contextmanager
+def _redacted() -> Generator[None]:
+    """Take the body off each token request attached to what is raised, or to what that came from."""
+    try:
+        yield
+    except Exception as error:
+        links: list[BaseException] = [error]
+        for link in links:  # grows while it is walked, and each is in it once: a chain may be a ring
+            for holder in (link, link.response) if isinstance(link, RequestException) else ():
                 if holder is not None and isinstance(holder.request, PreparedRequest):
                     holder.request = redacted = holder.request.copy()
                     redacted.body, redacted.hooks = "[redacted]", default_hooks()
-        if link is not None:
-            links += [origin for origin in (link.__cause__, link.__context__) if origin not in links]
+            links += [it for it in (link.__cause__, link.__context__) if it is not None and it not in links]
+        raise

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from requests_mentionme._errors import TokenEndpointError
-from requests_mentionme._token import Token, TokenState
+from requests_mentionme._token import Token
 
 _logger = logging.getLogger("requests_mentionme")
 _E = TypeVar("_E", bound=Exception)
@@ -127,9 +127,9 @@ class TokenSource:
             if token is not None and token.value != refused:
                 state = token.state(time.time())
                 will_do = refused is not None or renewal is not None or now < self._no_stale_try_before
-                if state is TokenState.FRESH or (state is TokenState.STALE and will_do):
+                if state == "fresh" or (state == "stale" and will_do):
                     return token
-                mine.while_stale = state is TokenState.STALE
+                mine.while_stale = state == "stale"
             if renewal is not None:
                 return renewal
             if self._named is not None and now < self._named[0]:

@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from requests_mentionme._endpoint import ClientCredentials
-from requests_mentionme._token import LONGEST_LIFETIME, Token, TokenState, make_token
+from requests_mentionme._token import LONGEST_LIFETIME, Token, make_token
 from requests_mentionme._wire import is_header_safe, json_object, number
 
 _logger = logging.getLogger("requests_mentionme")
@@ -15,27 +15,21 @@ _CLOCKS_DIFFER_BY = 60.0  # seconds, from machine to machine
 
 
 class TokenStore(Protocol):
-    """What may be a store: a dict, or anything with these three of its methods."""
+    """What may be a store: a dict, or anything with these three of its methods; KeyError where nothing is stored."""
 
-    def __getitem__(self, key: str, /) -> str:
-        """Return what is stored; raise KeyError where nothing is."""
-        ...
-
-    def __setitem__(self, key: str, value: str, /) -> None:
-        """Store it."""
-
-    def __delitem__(self, key: str, /) -> None:
-        """Remove it; raise KeyError where nothing is stored."""
+    def __getitem__(self, key: str, /) -> str: ...
+    def __setitem__(self, key: str, value: str, /) -> None: ...
+    def __delitem__(self, key: str, /) -> None: ...
 
 
 class StoredTokens:
     """The tokens of one token endpoint in a store, each under a digest of the credentials it was issued to."""
 
-    def __init__(self, store: TokenStore, token_url: str) -> None:
-        self._store, self._token_url = store, token_url
+    def __init__(self, store: TokenStore, token_url: str, refresh_margin: float) -> None:
+        self._store, self._token_url, self._refresh_margin = store, token_url, refresh_margin
         self._newest_key: str | None = None  # of the token that was taken from here or put here last
 
-    def read(self, credentials: ClientCredentials, refresh_margin: float) -> Token | None:
+    def read(self, credentials: ClientCredentials) -> Token | None:
         """Return the stored token if it is fresh, for this machine's clock."""
         key, now = self._key(credentials), time.time()
         try:
@@ -53,9 +47,9 @@ class StoredTokens:
         if not 0 < lifetime <= LONGEST_LIFETIME or obtained_at > now + _CLOCKS_DIFFER_BY:
             _logger.warning("The token store holds a token from the future")
             return None
-        token = make_token(value, obtained_at, lifetime, refresh_margin)
+        token = make_token(value, obtained_at, lifetime, self._refresh_margin)
         token = token._replace(obtained_at=min(obtained_at, now), stored=True)
-        if token.state(now) is not TokenState.FRESH:
+        if token.state(now) != "fresh":
             return None
         self._newest_key = key
         return token

@@ -29,12 +29,13 @@ from requests_mentionme import (
     TokenResponseError,
 )
 from requests_mentionme._endpoint import ClientCredentials, TokenEndpoint
-from requests_mentionme._token import TokenResponse
+from requests_mentionme._token import Token
 from requests_mentionme._version import __version__
 
 SECRET = "cs_never-to-be-seen"
 CLIENT = ClientCredentials("ci_sample", SECRET)
-OK = token_answer(make_jwt())
+JWT = make_jwt()
+OK = token_answer(JWT)
 RESET = Answer(fault="reset")
 ENDLESS = b"x" * 65_536, 3200  # 200 MB: a body, and how often
 
@@ -78,9 +79,9 @@ def tls(ca: trustme.CA, *names: str, **options: Any) -> ssl.SSLContext:
 
 def ask(
     server: Loopback, *, session: requests.Session | None = None, timeout: tuple[float, float] = (5, 10), tries: int = 3
-) -> TokenResponse:
+) -> Token:
     """Ask a server for a token, as a renewal does."""
-    return TokenEndpoint(Environment.at(server.url), session, timeout).request_token(CLIENT, tries)
+    return TokenEndpoint(Environment.at(server.url), session, timeout, 300).request_token(CLIENT, tries)
 
 
 def failure(server: Loopback, **options: Any) -> Any:
@@ -125,7 +126,7 @@ def texts_of(error: BaseException) -> str:
 
 def test_a_token_request_holds_exactly_what_is_documented(server: Loopback) -> None:
     """It is a POST of three JSON fields, with the headers that it needs and no other."""
-    answer = ask(server)
+    token = ask(server)
 
     [request] = server.requests
     assert (request.method, request.target) == ("POST", "/api/oauth/token")
@@ -139,8 +140,7 @@ def test_a_token_request_holds_exactly_what_is_documented(server: Loopback) -> N
         "content-type": "application/json",
         "content-length": str(len(request.body)),
     }
-    assert json.loads(answer.body) == json.loads(OK.body)
-    assert answer.date is None
+    assert token.value == JWT
 
 
 def test_a_netrc_file_that_names_the_host_adds_nothing(
@@ -159,12 +159,12 @@ def test_a_netrc_file_that_names_the_host_adds_nothing(
     assert ["authorization" in request.headers for request in server.requests] == [True, False, False]
 
 
-@pytest.mark.parametrize("date", [None, "Tue, 24 Nov 2026 04:30:00 GMT"])
-def test_the_date_of_the_answer_is_handed_on(server: Loopback, date: str | None) -> None:
+def test_the_date_of_the_answer_counts(server: Loopback) -> None:
     """It tells how old the token was when it was sent."""
-    server.play(replace(OK, headers={"Date": date}))
+    jwt = make_jwt(exp=datetime(2026, 11, 24, 5, 30, tzinfo=timezone.utc).timestamp())
+    server.play(replace(token_answer(jwt, None), headers={"Date": "Tue, 24 Nov 2026 04:40:00 GMT"}))
 
-    assert ask(server).date == date
+    assert ask(server).lifetime == 50 * 60
 
 
 def test_the_life_of_a_token_counts_from_the_try_that_brought_it(
@@ -181,10 +181,8 @@ def test_the_life_of_a_token_counts_from_the_try_that_brought_it(
 
         server.play(Answer(503, headers={"Retry-After": "7"}), slow)
         begun = time.time()
-        answer = ask(server)
 
-        assert (answer.sent_at, time.time()) == (begun + 7, begun + 12)
-    assert answer.url == f"{server.url}/api/oauth/token"
+        assert (ask(server).obtained_at, time.time()) == (begun + 7, begun + 12)
 
 
 # Redirects
@@ -283,7 +281,7 @@ def test_the_ca_of_the_environment_is_trusted(
     """TLS is verified with the bundle that the variable names."""
     monkeypatch.setenv(variable, bundle)
     with Loopback(OK, tls=tls(ca)) as server:
-        assert ask(server).body == OK.body
+        assert ask(server).value == JWT
 
 
 LONG_AGO = {
@@ -512,7 +510,7 @@ def test_a_fault_that_may_pass_is_tried_again(server: Loopback, waits: list[floa
     """Up to three tries in all bring a token."""
     server.play(*[fault] * times, OK)
 
-    assert ask(server).body == OK.body
+    assert ask(server).value == JWT
     assert len(server.requests) == times + 1
     assert len(waits) == times
 
@@ -557,7 +555,7 @@ def test_a_connection_that_does_not_come_about_is_tried_again(
             return super().send(request, **kwargs)
 
     with Unreachable() as lent:
-        assert ask(server, session=lent).body == OK.body
+        assert ask(server, session=lent).value == JWT
 
     assert len(waits) == 2
 
@@ -704,7 +702,7 @@ def test_a_try_has_no_longer_timeouts_than_the_budget_left(
             response.headers["Retry-After"] = "24"
             return response
 
-    endpoint = TokenEndpoint(Environment.at("http://127.0.0.1"), Busy(), (5, 10))
+    endpoint = TokenEndpoint(Environment.at("http://127.0.0.1"), Busy(), (5, 10), 300)
     with freeze_time("2026-11-24 04:30:00") as clock:
         monkeypatch.setattr("requests_mentionme._endpoint.time.sleep", lambda wait: clock.tick(wait + overslept))
         with pytest.raises(TokenEndpointError):
@@ -737,7 +735,7 @@ def test_a_body_of_64_kib_is_the_largest(server: Loopback, version: str, *, chun
     padded = Answer(body=OK.body.ljust(65_536), chunked=chunked and version == "HTTP/1.1", version=version)
     server.play(padded, replace(padded, body=padded.body + b" "))
 
-    assert ask(server).body == padded.body
+    assert ask(server).value == JWT
     error = failure(server)
     assert type(error) is TokenResponseError
     assert "65536 bytes" in str(error)
@@ -775,7 +773,7 @@ def test_an_answer_that_says_it_is_not_compressed_is_fine(server: Loopback, codi
     """`identity` is what was asked for."""
     server.play(replace(OK, headers={"Content-Encoding": coding}))
 
-    assert ask(server).body == OK.body
+    assert ask(server).value == JWT
 
 
 def test_a_refusal_that_is_compressed_is_a_refusal(server: Loopback) -> None:
@@ -833,12 +831,22 @@ def test_a_2xx_answer_without_a_usable_token_is_an_error_of_its_own(
     assert (len(server.requests), waits) == (1, [])
 
 
+def test_a_2xx_answer_without_a_token_may_say_why(server: Loopback) -> None:
+    """What the server says is quoted, and the URL tells where it was said."""
+    server.play(Answer(200, json.dumps({"error": "down", "message": f"No service for {SECRET}."}).encode()))
+
+    assert str(failure(server)) == (
+        f"POST {server.url}/api/oauth/token answered, but without an access_token, "
+        "'down: No service for [secret].'. No token was obtained."
+    )
+
+
 @pytest.mark.parametrize("status", [200, 201, 203, 299])
 def test_any_2xx_answer_may_bring_a_token(server: Loopback, status: int) -> None:
     """The documentation knows more kinds of success than 200."""
     server.play(replace(OK, status=status))
 
-    assert ask(server).body == OK.body
+    assert ask(server).value == JWT
 
 
 # What errors say, and what they never say
@@ -929,7 +937,7 @@ def test_a_secret_that_the_body_echoes_is_shown_nowhere(
     if echo.status == 302 and not spell(secret).isascii():
         echo = replace(echo, headers={})
     server.play(filled(echo, spell(secret)))
-    endpoint = TokenEndpoint(Environment.at(server.url), None, (5, 5))
+    endpoint = TokenEndpoint(Environment.at(server.url), None, (5, 5), 300)
 
     with pytest.raises(MentionMeAuthError, match=f"answered {echo.status}") as caught:
         endpoint.request_token(ClientCredentials("ci_sample", secret), 1)
@@ -947,7 +955,7 @@ def test_a_secret_that_the_head_echoes_is_shown_nowhere(
 ) -> None:
     """A header, a cookie or the reason phrase may have it too."""
     server.play(filled(echo, spell(secret)))
-    endpoint = TokenEndpoint(Environment.at(server.url), None, (5, 5))
+    endpoint = TokenEndpoint(Environment.at(server.url), None, (5, 5), 300)
 
     with pytest.raises(MentionMeAuthError) as caught:
         endpoint.request_token(ClientCredentials("ci_sample", secret), 1)
@@ -1180,4 +1188,4 @@ def test_credentials_do_not_show_the_secret() -> None:
 
 def test_others_wait_for_the_budget_and_one_more_read(server: Loopback) -> None:
     """A read may begin just before the budget ends."""
-    assert TokenEndpoint(Environment.at(server.url), None, (5, 10)).patience == 2 * (5 + 10) + 10
+    assert TokenEndpoint(Environment.at(server.url), None, (5, 10), 300).patience == 2 * (5 + 10) + 10

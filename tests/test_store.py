@@ -618,7 +618,7 @@ def test_invalidate_touches_no_store_unless_it_drops_the_current_token(sandbox: 
 def test_where_no_token_was_read_or_written_there_is_none_to_forget() -> None:
     """A store is not asked to remove something that never was."""
     store = Recording()
-    StoredTokens(store, DEMO.token_url).forget()
+    StoredTokens(store, DEMO.token_url, 300).forget()
     assert store.calls == []
 
 

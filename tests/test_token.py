@@ -4,22 +4,20 @@ import json
 import math
 import re
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jwt
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from requests_mentionme import TokenResponseError
-from requests_mentionme._token import Token, TokenResponse, TokenState, parse_token_response
+from requests_mentionme._token import Token, parse_token
+from requests_mentionme._wire import json_object, server_message
 
-URL = "https://demo.mention-me.com/api/oauth/token"
 SECRET = "s3cr3t-of-the-client"
 NOW = 1_800_000_000
 MARGIN = 300
 DAY = 86_400
-FRESH, STALE, EXPIRED = TokenState.FRESH, TokenState.STALE, TokenState.EXPIRED
 
 SHORT = settings(max_examples=200, derandomize=True, deadline=None)
 LONG = settings(max_examples=15_000, database=None, deadline=None)  # in each of several parts
@@ -30,26 +28,37 @@ def jwt_of(claims: dict[str, Any]) -> str:
     return jwt.encode(claims, "", "none")
 
 
-def answer(body: bytes | dict[str, Any], *, date: float | str | None = None, sent_at: float = NOW) -> TokenResponse:
+class Answer(NamedTuple):
+    """A 2xx answer of the token endpoint, its `Date`, and when it was asked for it."""
+
+    body: bytes
+    date: str | None
+    sent_at: float
+
+
+def answer(body: bytes | dict[str, Any], *, date: float | str | None = None, sent_at: float = NOW) -> Answer:
     """Return a 2xx answer with this body, and with this `Date`: as it is, or of this time."""
-    return TokenResponse(
-        url=URL,
-        body=body if isinstance(body, bytes) else json.dumps(body).encode(),
-        date=formatdate(date, usegmt=True) if isinstance(date, float | int) else date,
-        sent_at=sent_at,
-        secret=SECRET,
+    return Answer(
+        body if isinstance(body, bytes) else json.dumps(body).encode(),
+        formatdate(date, usegmt=True) if isinstance(date, float | int) else date,
+        sent_at,
     )
+
+
+def token_in(answer: Answer, margin: float = MARGIN) -> Token:
+    """Return the token in an answer."""
+    return parse_token(json_object(answer.body), answer.date, answer.sent_at, margin)
 
 
 def token_for(lifetime: float, margin: float = MARGIN) -> Token:
     """Return a token that came with this `expires_in`."""
-    return parse_token_response(answer({"access_token": "t", "expires_in": lifetime}), refresh_margin=margin)
+    return token_in(answer({"access_token": "t", "expires_in": lifetime}), margin)
 
 
-def refusal_of(response: TokenResponse) -> TokenResponseError:
+def flaw_of(answer: Answer) -> ValueError:
     """Return the error that an answer causes."""
-    with pytest.raises(TokenResponseError) as caught:
-        parse_token_response(response, refresh_margin=MARGIN)
+    with pytest.raises(ValueError, match=r"^(not )?with") as caught:
+        token_in(answer)
     return caught.value
 
 
@@ -59,7 +68,7 @@ def refusal_of(response: TokenResponse) -> TokenResponseError:
 @pytest.mark.parametrize("value", ["opaque", "!", "~", "a.b-c_d=", jwt_of({"exp": NOW + 60})])
 def test_a_token_is_taken_as_it_is(value: str) -> None:
     """Whatever a header can carry is sent as the bearer token, a JWT or not."""
-    token = parse_token_response(answer({"access_token": value, "expires_in": 60}), refresh_margin=MARGIN)
+    token = token_in(answer({"access_token": value, "expires_in": 60}))
 
     assert token.value == value
     assert token.authorization == f"Bearer {value}"
@@ -78,19 +87,16 @@ def test_a_token_is_taken_as_it_is(value: str) -> None:
 )
 def test_the_type_of_a_token_is_bearer_in_any_case_of_letters(kind: dict[str, str | None]) -> None:
     """RFC 6749 §5.1 compares it without case; an answer without one will do."""
-    assert parse_token_response(answer({"access_token": "t"} | kind), refresh_margin=MARGIN).value == "t"
+    assert token_in(answer({"access_token": "t"} | kind)).value == "t"
 
 
-def test_neither_a_token_nor_an_answer_shows_what_it_holds() -> None:
-    """What a debugger, a log or an assertion prints of them has no token and no secret in it."""
-    response = answer({"access_token": "hidden-token", "expires_in": 60})
-    token = parse_token_response(response, refresh_margin=MARGIN)
+def test_a_token_does_not_show_its_value() -> None:
+    """What a debugger, a log or an assertion prints of it can't be used."""
+    token = token_in(answer({"access_token": "hidden-token", "expires_in": 60}))
 
-    for shown in (repr(token), str(token), f"{token}", repr([token]), repr(response), str(response), f"{response}"):
+    for shown in (repr(token), str(token), f"{token}", repr([token])):
+        assert "Token" in shown
         assert "hidden-token" not in shown
-        assert SECRET not in shown
-    assert "Token" in repr(token)
-    assert "TokenResponse" in repr(response)
 
 
 @pytest.mark.parametrize("attribute", ["value", "authorization", "obtained_at", "stale_at", "expired_at", "lifetime"])
@@ -126,22 +132,22 @@ def test_a_token_is_fresh_then_stale_then_expired(
     """Each state begins with its first moment: one tick of the clock before is the state before."""
     token = token_for(lifetime, margin)
 
-    def state_before(moment: float) -> TokenState:
+    def state_before(moment: float) -> Literal["fresh", "stale", "expired"]:
         return token.state(math.nextafter(moment, -math.inf))
 
     assert token.lifetime == lifetime
     assert token.stale_at == pytest.approx(NOW + stale_after, abs=1e-6)
     assert token.expired_at == pytest.approx(NOW + expired_after, abs=1e-6)
-    assert state_before(token.obtained_at) is EXPIRED
-    assert token.state(token.obtained_at) is FRESH
-    assert token.state(math.nextafter(token.obtained_at, math.inf)) is FRESH
-    assert state_before(token.stale_at) is FRESH
-    assert token.state(token.stale_at) is STALE
-    assert token.state(math.nextafter(token.stale_at, math.inf)) is STALE
-    assert state_before(token.expired_at) is STALE
-    assert token.state(token.expired_at) is EXPIRED
-    assert token.state(math.nextafter(token.expired_at, math.inf)) is EXPIRED
-    assert token.state(NOW + lifetime) is EXPIRED
+    assert state_before(token.obtained_at) == "expired"
+    assert token.state(token.obtained_at) == "fresh"
+    assert token.state(math.nextafter(token.obtained_at, math.inf)) == "fresh"
+    assert state_before(token.stale_at) == "fresh"
+    assert token.state(token.stale_at) == "stale"
+    assert token.state(math.nextafter(token.stale_at, math.inf)) == "stale"
+    assert state_before(token.expired_at) == "stale"
+    assert token.state(token.expired_at) == "expired"
+    assert token.state(math.nextafter(token.expired_at, math.inf)) == "expired"
+    assert token.state(NOW + lifetime) == "expired"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +167,8 @@ def test_a_margin_within_the_last_moment_means_no_stale_state(
     token = token_for(lifetime, margin)
 
     assert token.stale_at == token.expired_at == NOW + expired_after
-    assert token.state(math.nextafter(token.expired_at, -math.inf)) is FRESH
-    assert token.state(token.expired_at) is EXPIRED
+    assert token.state(math.nextafter(token.expired_at, -math.inf)) == "fresh"
+    assert token.state(token.expired_at) == "expired"
 
 
 @pytest.mark.parametrize("lifetime", [1e-9, 1e-300, 5e-324])
@@ -171,13 +177,13 @@ def test_a_token_that_lives_less_than_a_tick_is_never_sent(lifetime: float) -> N
     token = token_for(lifetime)
 
     assert token.obtained_at == token.stale_at == token.expired_at
-    assert token.state(NOW) is EXPIRED
+    assert token.state(NOW) == "expired"
 
 
 @pytest.mark.parametrize("set_back", [0.001, 1, 3600, DAY, NOW])
 def test_a_clock_that_was_set_back_makes_a_token_expired(set_back: float) -> None:
     """How much is left can't be told then, so a new token is needed."""
-    assert token_for(3600).state(NOW - set_back) is EXPIRED
+    assert token_for(3600).state(NOW - set_back) == "expired"
 
 
 # The lifetime
@@ -252,7 +258,7 @@ def test_the_lifetime_is_the_smallest_positive_measure(
     """Of `expires_in`, `exp` - `iat` and `exp` - `Date`; by the local clock only where there is no other."""
     fields = {"access_token": jwt_of(claims)} | ({} if expires_in is None else {"expires_in": expires_in})
 
-    token = parse_token_response(answer(fields, date=date), refresh_margin=MARGIN)
+    token = token_in(answer(fields, date=date))
 
     assert token.lifetime == pytest.approx(lifetime, abs=1e-6)
     assert token.expired_at == pytest.approx(NOW + lifetime - min(10, lifetime / 20), abs=1e-6)
@@ -263,7 +269,7 @@ def test_a_token_that_is_no_jwt_has_the_lifetime_of_its_answer(expires_in: int |
     """An opaque token has no `exp`: `expires_in` counts, or five minutes."""
     fields = {"access_token": "opaque.not.jwt", "expires_in": expires_in}
 
-    assert parse_token_response(answer(fields, date=NOW), refresh_margin=MARGIN).lifetime == (expires_in or 300)
+    assert token_in(answer(fields, date=NOW)).lifetime == (expires_in or 300)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +296,7 @@ def test_a_token_that_has_already_expired_is_an_error(
     """Where a measure was given and none is positive, there is no token to use."""
     fields = {"access_token": jwt_of(claims), "expires_in": expires_in}
 
-    assert "an access_token that has already expired" in str(refusal_of(answer(fields, date=date)))
+    assert "an access_token that has already expired" in str(flaw_of(answer(fields, date=date)))
 
 
 @pytest.mark.parametrize("skew", [-10 * 365 * DAY, -5 * 3600, -1, 1, 5 * 3600, 10 * 365 * DAY])
@@ -310,7 +316,7 @@ def test_a_wrong_local_clock_does_not_change_the_schedule(
     """From the server only lengths of time are taken."""
     response = answer({"access_token": jwt_of(claims)} | fields, date=NOW, sent_at=NOW + skew)
 
-    token = parse_token_response(response, refresh_margin=MARGIN)
+    token = token_in(response)
 
     assert token.lifetime == 3600
     assert token.obtained_at == NOW + skew
@@ -322,7 +328,7 @@ def test_a_wrong_local_clock_does_not_change_the_schedule(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "flaw"),
     [
         pytest.param(b"", "not with a JSON object", id="empty"),
         pytest.param(b"<html>Welcome</html>", "not with a JSON object", id="HTML"),
@@ -338,9 +344,7 @@ def test_a_wrong_local_clock_does_not_change_the_schedule(
         pytest.param({"access_token": 5}, "without an access_token", id="token is a number"),
         pytest.param({"access_token": ["hidden-token"]}, "without an access_token", id="token is a list"),
         pytest.param({"access_token": {"jwt": "hidden-token"}}, "without an access_token", id="token is an object"),
-        pytest.param({"error": "unavailable"}, "without an access_token, 'unavailable'", id="error of RFC 6749"),
-        pytest.param({"message": "Down."}, "without an access_token, 'Down.'", id="error of Mention Me"),
-        pytest.param({"error": f"bad {SECRET}"}, "without an access_token, 'bad [secret]'", id="error with secret"),
+        pytest.param({"error": f"bad {SECRET}"}, "without an access_token", id="error"),
         pytest.param(
             {"access_token": "hidden-token", "token_type": "mac"}, "with a token_type other than bearer", id="type mac"
         ),
@@ -372,13 +376,9 @@ def test_a_wrong_local_clock_does_not_change_the_schedule(
         ),
     ],
 )
-def test_an_answer_without_a_usable_token_is_an_error(body: bytes | dict[str, Any], said: str) -> None:
-    """The error says what was wrong and where, and nothing that is to be kept secret."""
-    error = refusal_of(answer(body))
-
-    assert str(error) == f"POST {URL} answered, but {said}. No token was obtained."
-    assert "hidden-token" not in repr(error)
-    assert SECRET not in repr(error)
+def test_an_answer_without_a_usable_token_is_an_error(body: bytes | dict[str, Any], flaw: str) -> None:
+    """The error says what was wrong, and nothing that was in the answer."""
+    assert flaw_of(answer(body)).args == (flaw,)
 
 
 @pytest.mark.parametrize(
@@ -400,10 +400,9 @@ def test_an_answer_without_a_usable_token_is_an_error(body: bytes | dict[str, An
 @pytest.mark.parametrize("place", ["{}hidden-token", "hidden{}token", "hidden-token{}"])
 def test_a_token_that_a_header_cannot_carry_is_an_error(place: str, character: str) -> None:
     """Else `http.client` would raise an error that prints it, or a server would see a second header."""
-    error = refusal_of(answer({"access_token": place.format(character), "expires_in": 60}))
+    flaw = flaw_of(answer({"access_token": place.format(character), "expires_in": 60}))
 
-    assert "but with an access_token that a header can't carry." in str(error)
-    assert "hidden" not in repr(error)
+    assert flaw.args == ("with an access_token that a header can't carry",)
 
 
 @pytest.mark.parametrize(
@@ -415,12 +414,10 @@ def test_a_token_that_a_header_cannot_carry_is_an_error(place: str, character: s
     ],
 )
 def test_an_error_brings_no_other_that_holds_the_answer(body: bytes | dict[str, Any]) -> None:
-    """Neither the cause of an error nor its context nor a response shows the answer of the endpoint."""
-    error = refusal_of(answer(body))
+    """Neither its cause nor its context shows what the endpoint sent."""
+    flaw = flaw_of(answer(body))
 
-    assert (error.__cause__, error.__context__) == (None, None)
-    assert (error.request, error.response) == (None, None)
-    assert len(error.args) == 1
+    assert (flaw.__cause__, flaw.__context__) == (None, None)
 
 
 # Any answer at all
@@ -465,33 +462,42 @@ BODIES = st.one_of(
 DATES = st.none() | st.integers(NOW - 2 * DAY, NOW + 2 * DAY).map(lambda at: formatdate(at, usegmt=True)) | st.text()
 ANSWERS = st.builds(answer, BODIES, date=DATES, sent_at=st.floats(0, 2.0**33))
 OBJECT_ANSWERS = st.builds(answer, OBJECTS, date=DATES, sent_at=st.floats(NOW - DAY, NOW + DAY))
+FLAWS = {
+    "not with a JSON object",
+    "without an access_token",
+    "with an access_token that a header can't carry",
+    "with an access_token that has already expired",
+    "with a token_type other than bearer",
+}
 MARGINS = st.sampled_from([0, 1, 10, 300, 10**6]) | st.floats(0, 2 * DAY)
 
 
-def outcome_of(response: TokenResponse, refresh_margin: float) -> Token | TokenResponseError:
-    """Return the token in an answer, or our error; any other error is one of the test, too."""
+def outcome_of(answer: Answer, margin: float) -> Token | ValueError:
+    """Return the token in an answer, or why there is none; any other error is one of the test, too."""
     try:
-        return parse_token_response(response, refresh_margin=refresh_margin)
-    except TokenResponseError as error:
-        return error
+        return token_in(answer, margin)
+    except ValueError as flaw:
+        return flaw
 
 
-def check(response: TokenResponse, refresh_margin: float) -> None:
-    """Assert all that is promised about any answer: a token that keeps its limits, or our error."""
-    outcome = outcome_of(response, refresh_margin)
+def check(answer: Answer, margin: float) -> None:
+    """Assert all that is promised about any answer: a token that keeps its limits, or an error that shows nothing."""
+    said = server_message(json_object(answer.body), SECRET)
+    assert said.isprintable()
+    assert SECRET not in said
+    outcome = outcome_of(answer, margin)
     event(type(outcome).__name__)
-    assert not re.search(f"hidden-token|eyJ|{SECRET}", repr(outcome))
-    if isinstance(outcome, TokenResponseError):
-        assert URL in str(outcome)
-        assert str(outcome).isprintable()
+    if not isinstance(outcome, Token):
+        assert outcome.args[0] in FLAWS
         assert (outcome.__cause__, outcome.__context__) == (None, None)
         return
-    fields = json.loads(response.body, parse_int=float)
+    assert not re.search("hidden-token|eyJ", repr(outcome))
+    fields = json.loads(answer.body, parse_int=float)
     assert outcome.value == fields["access_token"]
     assert outcome.authorization == f"Bearer {outcome.value}"
     assert re.fullmatch("Bearer [!-~]+", outcome.authorization)
-    assert outcome.obtained_at == response.sent_at
-    assert outcome.obtained_at <= outcome.stale_at <= outcome.expired_at <= response.sent_at + outcome.lifetime
+    assert outcome.obtained_at == answer.sent_at
+    assert outcome.obtained_at <= outcome.stale_at <= outcome.expired_at <= answer.sent_at + outcome.lifetime
     assert 0 < outcome.lifetime <= DAY
     expires_in = fields.get("expires_in")
     if isinstance(expires_in, float) and 0 < expires_in < math.inf:
@@ -499,36 +505,32 @@ def check(response: TokenResponse, refresh_margin: float) -> None:
 
 
 @SHORT
-@given(response=ANSWERS, refresh_margin=MARGINS)
-def test_any_answer_gives_a_token_or_our_error(response: TokenResponse, refresh_margin: float) -> None:
+@given(answer=ANSWERS, margin=MARGINS)
+def test_any_answer_gives_a_token_or_our_error(answer: Answer, margin: float) -> None:
     """Whatever the bytes of an answer are."""
-    check(response, refresh_margin)
+    check(answer, margin)
 
 
 @SHORT
-@given(response=OBJECT_ANSWERS, refresh_margin=MARGINS)
-def test_any_object_gives_a_token_or_our_error(response: TokenResponse, refresh_margin: float) -> None:
+@given(answer=OBJECT_ANSWERS, margin=MARGINS)
+def test_any_object_gives_a_token_or_our_error(answer: Answer, margin: float) -> None:
     """Whatever the known fields of an answer hold."""
-    check(response, refresh_margin)
+    check(answer, margin)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(3))
 @LONG
-@given(response=ANSWERS, refresh_margin=MARGINS)
-def test_any_of_many_answers_gives_a_token_or_our_error(
-    part: int, response: TokenResponse, refresh_margin: float
-) -> None:
+@given(answer=ANSWERS, margin=MARGINS)
+def test_any_of_many_answers_gives_a_token_or_our_error(part: int, answer: Answer, margin: float) -> None:
     """As above, for long."""
-    check(response, refresh_margin)
+    check(answer, margin)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(3))
 @LONG
-@given(response=OBJECT_ANSWERS, refresh_margin=MARGINS)
-def test_any_of_many_objects_gives_a_token_or_our_error(
-    part: int, response: TokenResponse, refresh_margin: float
-) -> None:
+@given(answer=OBJECT_ANSWERS, margin=MARGINS)
+def test_any_of_many_objects_gives_a_token_or_our_error(part: int, answer: Answer, margin: float) -> None:
     """As above, for long."""
-    check(response, refresh_margin)
+    check(answer, margin)
