@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import requests
-from requests import PreparedRequest
 from requests.auth import AuthBase
 
 from requests_mentionme._endpoint import ClientCredentials, TokenEndpoint
@@ -46,14 +45,14 @@ class MentionMeAuth(AuthBase):
         client_id: The client id of an API key.
         client_secret: Its secret.
         environment: An `Environment`, `"production"`, `"demo"`, or the base URL of another one.
-        session: Carries the token requests, for those who need their own proxies, CA, adapter or instrumentation.
-            It is neither changed nor closed. By default each token request has a session of its own.
+        session: Carries the token requests alone, with its own proxies, CA, adapters or hooks; neither changed nor
+            closed. By default each renewal has a session of its own.
         timeout: Seconds, 0.001 or more, to wait for the token endpoint: one number or (connect, read). A renewal as a
-            whole takes up to twice the sum. The timeout of the API request is not known yet when it is prepared.
+            whole takes up to twice the sum.
         refresh_margin: Seconds, 0 or more, before its end from which a token is renewed; at most 20 % of its life.
-        store: Where processes share tokens: a dict, or anything with `store[key]` (KeyError where there is none),
-            `store[key] = str` and `del store[key]`. It holds a live token, so mind who can read it. A store that fails
-            is no error, but a warning and a normal token request.
+        store: Where processes share tokens: a dict, or anything with `store[key]` (else KeyError), `store[key] = str`
+            and `del store[key]`. It holds a live token, a dict that is pickled along too, so mind who can read it. If
+            it fails, that is a warning, and the endpoint is asked.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -88,8 +87,7 @@ class MentionMeAuth(AuthBase):
         self._origins_named: dict[str, object] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Credentials and options travel; locks and tokens don't.
-        return {name: value for name, value in vars(self).items() if name not in ("_source", "_hook")}
+        return vars(self) | {"_source": None, "_hook": None}  # credentials and options travel; locks and tokens don't
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -106,7 +104,7 @@ class MentionMeAuth(AuthBase):
         Raises:
             ValueError: One of the first two is missing or empty; and as for the class, whose options may be given.
         """
-        names = ("CLIENT_ID", "CLIENT_SECRET", "ENVIRONMENT")
+        names = "CLIENT_ID", "CLIENT_SECRET", "ENVIRONMENT"
         client_id, secret, environment = (os.environ.get(f"MENTIONME_{name}") for name in names)
         if not client_id or not secret:
             raise ValueError(f"environment variable MENTIONME_CLIENT_{'SECRET' if client_id else 'ID'} is not set")
@@ -117,8 +115,7 @@ class MentionMeAuth(AuthBase):
     def from_provider(cls, provider: _Provider, **options: "Unpack[_Options]") -> "Self":
         """Make one that asks *provider* for (client_id, client_secret) once for each renewal, so that keys can rotate.
 
-        Never while a usable token is in hand. What it raises is raised where a token is needed; while the old token
-        lives it is a warning.
+        What it raises is raised where a token is needed, and a warning while the old token lives.
 
         Raises:
             TypeError: *provider* can't be called; and as for the class, whose options may be given.
@@ -130,7 +127,7 @@ class MentionMeAuth(AuthBase):
         auth._credentials = provider
         return auth
 
-    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Attach a token to a request to a trusted origin; leave any other request as it is."""
         if not self._environment.trusts(r.url):
             self._warn_of(displayed_origin(r.url))
@@ -182,8 +179,7 @@ class MentionMeAuth(AuthBase):
         return token
 
     def _warn_of(self, origin: str) -> None:
-        mine, named = object(), self._origins_named
-        # Atomic, so that one of many threads names it; and bounded.
+        mine, named = object(), self._origins_named  # bounded; setdefault is atomic, so one of many threads warns
         if len(named) < _MOST_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
             _logger.warning("No token for %s: it is no origin of %s", origin, self._environment.name)
 

@@ -1,7 +1,7 @@
 """The token endpoint: one POST, its faults, its tries and its budget of time. The only I/O.
 
-The client secret travels in the request's body. So no redirect is followed, `.netrc` is kept out, and no exception
-leaves this module with that body. A session that was lent is neither changed nor closed. All times are in seconds.
+The client secret travels in the request's body. So no redirect is followed, and no exception leaves this module with
+that body. A session that was lent is neither changed nor closed. All times are in seconds.
 """
 
 import random
@@ -16,13 +16,12 @@ from requests.cookies import RequestsCookieJar, merge_cookies
 from requests.hooks import default_hooks
 
 from requests_mentionme._environment import Environment
-from requests_mentionme._errors import InvalidClientError, TokenEndpointError, TokenResponseError
+from requests_mentionme._errors import InvalidClientError, MentionMeAuthError, TokenEndpointError, TokenResponseError
 from requests_mentionme._token import Token, parse_token
 from requests_mentionme._version import __version__
 from requests_mentionme._wire import json_object, requested_wait, scrub, server_message
 
-_LARGEST_BODY = 64 * 1024
-_FIRST_BACKOFF = 0.5
+_LARGEST_BODY, _FIRST_BACKOFF = 64 * 1024, 0.5
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # what is not compressed can't unpack to more than was read
@@ -47,10 +46,13 @@ class TokenEndpoint:
     def __init__(
         self, environment: Environment, session: Session | None, timeout: tuple[float, float], refresh_margin: float
     ) -> None:
-        self._environment, self._lent, self._timeout = environment, session, timeout
-        self._refresh_margin = refresh_margin
-        self._asked = f"POST {environment.token_url} answered"
-        self._budget = 2 * sum(timeout)
+        self._environment, self._lent, self._timeout, self._refresh_margin = (
+            environment,
+            session,
+            timeout,
+            refresh_margin,
+        )
+        self._answered, self._budget = f"POST {environment.token_url} answered", 2 * sum(timeout)
         self.patience = self._budget + timeout[1]  # for those who wait; a read may begin just before the budget ends
 
     def request_token(self, credentials: ClientCredentials, tries: int) -> Token:
@@ -100,10 +102,10 @@ class TokenEndpoint:
         try:
             return parse_token(fields, response.headers.get("Date"), sent_at, self._refresh_margin)
         except ValueError as flaw:
-            return TokenResponseError(f"{self._asked}, but {flaw}{said}. No token was obtained.")
+            return TokenResponseError(f"{self._answered}, but {flaw}{said}. No token was obtained.")
 
     def _body(self, response: Response, deadline: float) -> bytes:
-        what, body = f"{self._asked}, but", bytearray()
+        what, body = f"{self._answered}, but", bytearray()
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise TokenResponseError(f"{what} compressed, which was ruled out.")
         # Byte by byte: a larger read waits until it is filled, and a server that drips would outlast the budget.
@@ -115,11 +117,9 @@ class TokenEndpoint:
                 raise TokenEndpointError(f"{what} did not come to an end within {self._budget:g} s.")
         return bytes(body)
 
-    def _refusal(
-        self, response: Response, body: bytes, said: str, secret: str
-    ) -> InvalidClientError | TokenEndpointError:
+    def _refusal(self, response: Response, body: bytes, said: str, secret: str) -> MentionMeAuthError:
         """Return the error for an answer that is not 2xx; of the answer it carries nothing that echoes the secret."""
-        status, what = response.status_code, f"{self._asked} {response.status_code}{said}."
+        status, what = response.status_code, f"{self._answered} {response.status_code}{said}."
         shown = Response()  # not the one that came: that holds a connection, and may echo the secret anywhere
         shown.status_code, shown.reason, shown.url = status, scrub(response.reason or "", secret), response.url
         shown.request, shown.encoding, shown.elapsed = response.request, response.encoding, response.elapsed

@@ -1,7 +1,5 @@
 """Where tokens come from, and the only origins they may be sent to. Pure."""
 
-# pyright: reportIncompatibleMethodOverride=false
-
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -34,7 +32,6 @@ class Environment(_Fields):
     """
 
     _prefixes: tuple[str, ...]
-    _trusted: re.Pattern[str]
 
     def __new__(cls, name: str, token_url: str, origins: Iterable[str]) -> "Environment":
         _origin(token_url)
@@ -42,10 +39,7 @@ class Environment(_Fields):
         if not origins:
             raise ValueError("an environment needs at least one origin")
         self = super().__new__(cls, name, token_url, origins)
-        # The authority must end right there, so no look-alike matches. ASCII, or a long s would do for an s.
-        spelled = "|".join(f"{re.escape(origin)}(?::{_OWN_PORTS[origin.split(':')[0]]})?" for origin in origins)
         self._prefixes = tuple(f"{origin}/" for origin in origins)  # how `requests` writes most URLs; fast to check
-        self._trusted = re.compile(rf"(?:{spelled})(?:[/?#]|\Z)", re.IGNORECASE | re.ASCII)
         return self
 
     @classmethod
@@ -54,19 +48,20 @@ class Environment(_Fields):
 
     @classmethod
     def at(cls, base_url: str) -> "Environment":
-        """Return the environment at a base URL such as `https://host.example`: a stand-in, or a future host.
-
-        Its token endpoint is `{base_url}/api/oauth/token`, and *base_url* its only origin.
+        """Return the environment at a base URL: its only origin, whose token endpoint is at `/api/oauth/token`.
 
         Raises:
             ValueError: As for the class.
         """
         origin = _origin(base_url, bare=True)
-        return cls(origin, f"{origin}/api/oauth/token", frozenset({origin}))
+        return cls(origin, f"{origin}/api/oauth/token", [origin])
 
     def trusts(self, url: str | None) -> bool:
         """Return whether a token may be sent to *url*: whether its origin is one of `origins`."""
-        return url is not None and (url.startswith(self._prefixes) or self._trusted.match(url) is not None)
+        try:
+            return url is not None and (url.startswith(self._prefixes) or _origin(url) in self.origins)
+        except ValueError:
+            return False
 
 
 def resolve_environment(environment: object) -> Environment:
@@ -89,8 +84,7 @@ def displayed_origin(url: str | None) -> str:
 
 def _origin(url: str, *, bare: bool = False) -> str:
     """Return the normalised origin of a URL that a secret or a token may be sent to."""
-    found = _URL.fullmatch(url)
-    # The messages don't quote the URL: what stands before an @ may be a password.
+    found = _URL.fullmatch(url)  # the messages don't quote it: what stands before an @ may be a password
     if found is None or int(found["port"] or 0) > 65_535:
         raise ValueError("a URL such as 'https://host.example' is needed, and one without user info")
     if bare and found["path"] not in (None, "/"):
@@ -103,13 +97,11 @@ def _origin(url: str, *, bare: bool = False) -> str:
 
 
 PRODUCTION = Environment(
-    "production",
-    "https://mention-me.com/api/oauth/token",
-    frozenset({"https://mention-me.com", "https://api.mention-me.com"}),
+    "production", "https://mention-me.com/api/oauth/token", ["https://mention-me.com", "https://api.mention-me.com"]
 )
 DEMO = Environment(
     "demo",
     "https://demo.mention-me.com/api/oauth/token",
-    frozenset({"https://demo.mention-me.com", "https://api-demo.mention-me.com"}),
+    ["https://demo.mention-me.com", "https://api-demo.mention-me.com"],
 )
 _NAMED = {"production": PRODUCTION, "demo": DEMO}

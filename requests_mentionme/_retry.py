@@ -1,7 +1,5 @@
 """The 401 rule: a request whose token was refused is sent once more, faithfully, with another token."""
 
-# pyright: reportPrivateUsage=false
-
 import logging
 import time
 from contextlib import suppress
@@ -23,8 +21,8 @@ _LARGEST_DRAIN = 64 * 1024
 class RetryOn401:
     """The response hook of a request that carries a token.
 
-    It keeps nothing of a request: the token that was refused is read from the request itself, so any thread may send
-    it, at any time. Pickled along with a request or a response it becomes inert, as no credentials go along.
+    It keeps nothing of a request, so any thread may send one at any time: the refused token is read from its header.
+    Pickled along with a request or a response it becomes inert, as no credentials go along.
     """
 
     def __init__(self, environment: Environment, source: TokenSource) -> None:
@@ -35,9 +33,9 @@ class RetryOn401:
         if response.status_code != 401:
             return response
         request, refused = response.request, _token_of(response.request)
-        has_adapter = getattr(response, "connection", None) is not None  # a response from a cache has none
+        adapter = getattr(response, "connection", None)  # None for a response from a cache
         # A hook goes along on redirects, to other hosts too. So it is the origin that decides.
-        if not has_adapter or not self._environment.trusts(request.url) or self._source.is_held_off(refused):
+        if adapter is None or not self._environment.trusts(request.url) or self._source.is_held_off(refused):
             return response
         if not _rewind(request):
             try:
@@ -46,10 +44,10 @@ class RetryOn401:
                 _logger.warning("Renewal after a 401 failed: %s", error)
             return response
         _drain(response)
-        replacement = self._source.replace(refused)
-        if replacement is None:
+        token, renewed = self._source.replace(refused)
+        if token.value == refused:
             return response
-        (token, renewed), origin = replacement, displayed_origin(request.url)
+        origin = displayed_origin(request.url)
         _logger.info("Token refused by %s, retrying once", origin)
         retried = _resend(response, token.authorization, **kwargs)
         if renewed and retried.status_code == 401:
@@ -97,7 +95,8 @@ def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:
     """Return the answer to the request of *response*, sent again with another `Authorization`, by what the hook got."""
     request = response.request.copy()
     request.headers["Authorization"] = authorization
-    jar, sent = request._cookies, request.headers.pop("Cookie", None)
+    jar = request._cookies  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - it has no public name
+    sent = request.headers.pop("Cookie", None)
     if jar is not None and sent in (None, get_cookie_header(jar, request)):
         extract_cookies_to_jar(jar, response.request, response.raw)
         request.prepare_cookies(jar)

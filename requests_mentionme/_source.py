@@ -1,7 +1,7 @@
 """The current token and its renewal: the only room with state and locks.
 
-A live token is read without a lock; what changes the state holds it, and does nothing slow meanwhile. Tokens end by
-the wall clock, waits and hold-offs by the monotonic one. All times are in seconds.
+A live token is read without a lock; what changes the state holds it, and does nothing slow meanwhile. Times are in
+seconds: tokens end by the wall clock, waits and hold-offs by the monotonic one.
 """
 
 import copy
@@ -12,13 +12,12 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any
 
 from requests_mentionme._errors import TokenEndpointError
 from requests_mentionme._token import Token
 
 _logger = logging.getLogger("requests_mentionme")
-_E = TypeVar("_E", bound=Exception)
 _TRIES, _HOLD_OFF, _LONGEST_NAMED_HOLD_OFF = 3, 30.0, 60.0
 
 
@@ -26,11 +25,10 @@ class _Renewal:
     """One renewal: who leads it, and what it ended in once it is done."""
 
     def __init__(self) -> None:
-        self.leader = threading.get_ident()
+        self.leader, self.done = threading.get_ident(), threading.Event()
         self.while_stale = self.anew = False
         self.token: Token | None = None
         self.error: Exception | None = None
-        self.done = threading.Event()
 
 
 class TokenSource:
@@ -64,13 +62,12 @@ class TokenSource:
             return token
         return self._settle(None)[0]
 
-    def replace(self, refused: str) -> tuple[Token, bool] | None:
-        """Return a token other than *refused*, and whether it is straight from the endpoint; None if there is none."""
+    def replace(self, refused: str) -> tuple[Token, bool]:
+        """Return a token for *refused*, and whether it is straight from the endpoint, which may give the same again."""
         token, renewed = self._settle(refused)
-        if token.value != refused:
-            return token, renewed
-        self.hold_off(refused)
-        return None
+        if token.value == refused:
+            self.hold_off(refused)
+        return token, renewed
 
     def hold_off(self, refused: str) -> None:
         """Let 401s for *refused*, if it is current, cause no renewal for a while: a new one would be refused too."""
@@ -133,9 +130,7 @@ class TokenSource:
             if renewal is not None:
                 return renewal
             if self._named is not None and now < self._named[0]:
-                error = _copy_of(self._named[2])
-                error.retry_after = self._named[1] - now
-                raise error
+                raise _copy_of(self._named[2], retry_after=self._named[1] - now)
             mine.anew, self._renewal = refused is not None or self._next_anew, mine
             return mine
 
@@ -176,15 +171,14 @@ class TokenSource:
         return until
 
 
-def _copy_of(error: _E) -> _E:
+def _copy_of(error: Exception, **changes: Any) -> Exception:
     """Return a copy of *error* without its traceback, whatever arguments its constructor wants."""
     twin = type(error).__new__(type(error), *error.args)
-    twin.args = error.args
     with suppress(Exception):
         copied = copy.copy(error)
-        if type(copied) is type(error) and copied.args == error.args:
-            twin = copied
-    vars(twin).update(vars(error))
+        twin = copied if type(copied) is type(error) else twin
+    twin.args = error.args
+    vars(twin).update(vars(error), **changes)
     return twin
 
 

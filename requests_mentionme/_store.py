@@ -8,7 +8,7 @@ from typing import Protocol
 
 from requests_mentionme._endpoint import ClientCredentials
 from requests_mentionme._token import LONGEST_LIFETIME, Token, make_token
-from requests_mentionme._wire import is_header_safe, json_object, number
+from requests_mentionme._wire import HEADER_SAFE, json_object, number
 
 _logger = logging.getLogger("requests_mentionme")
 _CLOCKS_DIFFER_BY = 60.0  # seconds, from machine to machine
@@ -39,13 +39,11 @@ class StoredTokens:
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and is no reason to fail
             _logger.warning("The token store can't be read: %s", type(error).__name__)
             return None
-        value, obtained_at, lifetime = (fields.get(name) for name in ("access_token", "obtained_at", "lifetime"))
-        obtained_at, lifetime = number(obtained_at), number(lifetime)
-        if not (isinstance(value, str) and is_header_safe(value) and obtained_at is not None and lifetime is not None):
-            _logger.warning("The token store holds something that is no token")
-            return None
-        if not 0 < lifetime <= LONGEST_LIFETIME or obtained_at > now + _CLOCKS_DIFFER_BY:
-            _logger.warning("The token store holds a token from the future")
+        value = fields.get("access_token")
+        obtained_at, lifetime = (number(fields.get(name)) or 0.0 for name in ("obtained_at", "lifetime"))
+        possible = 0 < obtained_at <= now + _CLOCKS_DIFFER_BY and 0 < lifetime <= LONGEST_LIFETIME
+        if not (isinstance(value, str) and HEADER_SAFE.fullmatch(value) and possible):
+            _logger.warning("The token store holds something that is no token, or one from the future")
             return None
         token = make_token(value, obtained_at, lifetime, self._refresh_margin)
         token = token._replace(obtained_at=min(obtained_at, now), stored=True)
@@ -68,10 +66,9 @@ class StoredTokens:
         try:
             if self._newest_key is not None:
                 del self._store[self._newest_key]
-        except KeyError:
-            pass
         except Exception as error:  # noqa: BLE001 - likewise
-            _logger.warning("The token store can't be written: %s", type(error).__name__)
+            if not isinstance(error, KeyError):
+                _logger.warning("The token store can't be written: %s", type(error).__name__)
 
     def _key(self, credentials: ClientCredentials) -> str:
         identity = json.dumps([self._token_url, credentials.client_id, credentials.client_secret])

@@ -7,7 +7,7 @@ machine's clock. From the server only lengths of time are taken, so that a clock
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from requests_mentionme._wire import http_date, is_header_safe, jwt_claims, number
+from requests_mentionme._wire import HEADER_SAFE, http_date, jwt_claims, number
 
 LONGEST_LIFETIME, _UNKNOWN_LIFETIME = 86_400.0, 300.0
 
@@ -40,7 +40,7 @@ def parse_token(fields: Mapping[str, Any] | None, date: str | None, sent_at: flo
     value, kind = fields.get("access_token"), fields.get("token_type")
     if not isinstance(value, str) or not value:
         raise ValueError("without an access_token")
-    if not is_header_safe(value):
+    if not HEADER_SAFE.fullmatch(value):
         raise ValueError("with an access_token that a header can't carry")
     if kind is not None and str(kind).lower() != "bearer":  # in any case of letters (RFC 6749 §5.1)
         raise ValueError("with a token_type other than bearer")
@@ -49,10 +49,7 @@ def parse_token(fields: Mapping[str, Any] | None, date: str | None, sent_at: flo
 
 
 def make_token(value: str, obtained_at: float, lifetime: float, refresh_margin: float) -> Token:
-    """Return a token to be renewed from *refresh_margin* seconds before its end.
-
-    At most 20 % of its lifetime before, so that a short-lived token is not renewed on each call.
-    """
+    """Return a token that is stale for its last *refresh_margin* seconds, or for the last 20 % of a short life."""
     last_moment = min(10.0, 0.05 * lifetime)
     margin = max(last_moment, min(refresh_margin, 0.20 * lifetime))
     end = obtained_at + lifetime

@@ -4,18 +4,20 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, cast
 from urllib.parse import quote
 
+HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # of a token with a line break, say, `http.client` raises an error with it
+
 
 def json_object(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object in *body*, None where it holds anything else."""
-    try:
+    with suppress(ValueError, RecursionError):
         value = json.loads(body, parse_int=float)  # float: no integer is too long for it
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+    return None
 
 
 def jwt_claims(token: str) -> dict[str, Any]:
@@ -25,35 +27,24 @@ def jwt_claims(token: str) -> dict[str, Any]:
     """
     import jwt  # noqa: PLC0415 - slow to import where `cryptography` is installed, so when it is needed
 
-    try:
+    with suppress(jwt.PyJWTError, ValueError, RecursionError):
         return jwt.decode(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        return {}
-
-
-def is_header_safe(text: str) -> bool:
-    """Return whether a header can carry *text*; a line break in it would be an error that prints it."""
-    return re.fullmatch(r"[\x21-\x7e]+", text) is not None
+    return {}
 
 
 def number(value: object) -> float | None:
     """Return a finite number that came as int, float or numeric string, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        result = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return result if math.isfinite(result) else None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            return result if math.isfinite(result := float(value)) else None
+    return None
 
 
 def http_date(value: str | None) -> float | None:
     """Return an HTTP date (RFC 9110 §5.6.7) in seconds since the epoch, None where it is none."""
-    try:
-        parsed = parsedate_tz(value or "")
-        return parsed and float(mktime_tz(parsed))
-    except (ValueError, OverflowError):
-        return None
+    with suppress(ValueError, OverflowError):
+        return float(mktime_tz(parsed)) if (parsed := parsedate_tz(value or "")) else None
+    return None
 
 
 def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
