@@ -9,7 +9,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Any, cast
 from urllib.parse import quote
 
-HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # of a token with a line break, say, `http.client` raises an error with it
+HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # another token would have `http.client` raise an error that prints it
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:

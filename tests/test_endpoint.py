@@ -717,12 +717,12 @@ def test_a_body_that_drips_ends_with_the_budget(server: Loopback, *, chunked: bo
     server.play(Answer(body=b" " * 1500, chunked=chunked, fault="drip", within="body", interval=0.01))
 
     started = time.perf_counter()
-    error = failure(server, timeout=(0.2, 0.2))
+    error = failure(server, timeout=(0.2, 0.6))
 
     assert type(error) is TokenEndpointError
-    assert "did not come to an end within 0.8 s" in str(error)
+    assert "did not come to an end within 1.6 s" in str(error)
     assert (error.response, error.retry_after) == (None, None)
-    assert 0.7 < time.perf_counter() - started < 10
+    assert 1.5 < time.perf_counter() - started < 12
 
 
 # Limits of an answer

@@ -1276,8 +1276,9 @@ def test_a_renewal_that_brings_the_refused_token_holds_it_off(clock):
 
 
 def test_all_that_waited_for_the_refused_token_are_told_so(clock, start, waiters):
-    """One token request, and None for each."""
-    gate = Gate(make_token("token-1", NOON + 1))
+    """One token request, and the very token for each."""
+    again = make_token("token-1", NOON + 1)
+    gate = Gate(again)
     endpoint = Endpoint(None, gate)
     source = source_of(endpoint)
     asked = [start(source.replace, "token-1") for _ in range(4)]
@@ -1285,7 +1286,7 @@ def test_all_that_waited_for_the_refused_token_are_told_so(clock, start, waiters
     waiters.expect(3)
     gate.open()
 
-    assert [each.result(LONG) for each in asked] == [None] * 4
+    assert [each.result(LONG) for each in asked] == [(again, True)] * 4
     assert endpoint.tries == [3, 3]
 
 
