@@ -13,7 +13,6 @@ from typing import Any
 import requests
 from requests import PreparedRequest, RequestException, Response, Session
 from requests.cookies import RequestsCookieJar, merge_cookies
-from requests.hooks import default_hooks
 
 from requests_mentionme._environment import Environment
 from requests_mentionme._errors import InvalidClientError, MentionMeAuthError, TokenEndpointError, TokenResponseError
@@ -41,7 +40,7 @@ class ClientCredentials:
 
 
 class TokenEndpoint:
-    """The token endpoint of an environment; *session* is the one lent for token requests, if any."""
+    """An environment's token endpoint. Without a lent *session* each renewal has its own: none is stale or forked."""
 
     def __init__(
         self, environment: Environment, session: Session | None, timeout: tuple[float, float], refresh_margin: float
@@ -58,14 +57,12 @@ class TokenEndpoint:
     def request_token(self, credentials: ClientCredentials, tries: int) -> Token:
         """Ask for a token (RFC 6749 §4.4) and return it; raise one of our errors, or a fault of the network."""
         deadline, backoff = time.monotonic() + self._budget, _FIRST_BACKOFF
-        # By default a session of its own, so that no connection is stale or was forked.
         with Session() if self._lent is None else nullcontext(_view_of(self._lent)) as session, _redacted():
             while True:
                 outcome = self._try(session, credentials, deadline)
                 if isinstance(outcome, Token):
                     return outcome
-                # Jitter, so that a fleet that failed together does not come back together.
-                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - no secret
+                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - it parts a fleet that failed together
                 wait = max(getattr(outcome, "retry_after", None) or 0, jittered)
                 tries, backoff = tries - 1, backoff * 2
                 if tries == 0 or not _may_pass(outcome) or time.monotonic() + wait >= deadline:
@@ -171,6 +168,6 @@ def _redacted() -> Generator[None]:
             for holder in (link, link.response) if isinstance(link, RequestException) else ():
                 if holder is not None and isinstance(holder.request, PreparedRequest):
                     holder.request = redacted = holder.request.copy()
-                    redacted.body, redacted.hooks = "[redacted]", default_hooks()
+                    redacted.body, redacted.hooks = "[redacted]", {"response": []}
             links += [it for it in (link.__cause__, link.__context__) if it is not None and it not in links]
         raise

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 _OWN_PORTS = {"https": 443, "http": 80}
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<path>[/?#][!-~]*)?",
-    re.IGNORECASE | re.ASCII,
+    r"(?ia)(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<path>[/?#][!-~]*)?"
 )
 _LOOPBACK = re.compile(r"localhost|127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}|\[::1\]")
 

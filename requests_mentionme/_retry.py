@@ -8,7 +8,6 @@ from typing import Any
 
 from requests import PreparedRequest, RequestException, Response
 from requests.cookies import extract_cookies_to_jar, get_cookie_header
-from requests.exceptions import UnrewindableBodyError
 from requests.utils import rewind_body
 
 from requests_mentionme._environment import Environment, displayed_origin
@@ -75,7 +74,7 @@ def _rewind(request: PreparedRequest) -> bool:
     try:
         if not isinstance(request.body, str | bytes | None):
             rewind_body(request)  # needs a known start, which a generator has not
-    except (UnrewindableBodyError, ValueError):  # a closed file raises ValueError
+    except (RequestException, ValueError):  # a closed file raises ValueError
         return False
     return True
 
@@ -95,8 +94,7 @@ def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:
     """Return the answer to the request of *response*, sent again with another `Authorization`, by what the hook got."""
     request = response.request.copy()
     request.headers["Authorization"] = authorization
-    jar = request._cookies  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - it has no public name
-    sent = request.headers.pop("Cookie", None)
+    jar, sent = request._cookies, request.headers.pop("Cookie", None)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     if jar is not None and sent in (None, get_cookie_header(jar, request)):
         extract_cookies_to_jar(jar, response.request, response.raw)
         request.prepare_cookies(jar)
