@@ -506,17 +506,23 @@ def test_a_callers_own_hooks_see_the_final_response_alone(
     assert seen == [200, 200]
 
 
-def test_cookies_of_the_401_go_out_with_the_retry_and_stay_in_the_session(
-    mock: responses.RequestsMock, demo_auth: MentionMeAuth
-) -> None:
-    """As a load balancer wants that pins a client with its first answer."""
-    cookies: list[str | None] = []
+@pytest.fixture
+def cookies(mock: responses.RequestsMock) -> list[str | None]:
+    """The `Cookie` headers that reach an API which refuses the first request, and sets a cookie with that."""
+    seen: list[str | None] = []
 
     def judge(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
-        cookies.append(request.headers.get("Cookie"))
-        return (401, {"Set-Cookie": "node=7; Path=/"}, "") if len(cookies) == 1 else (200, {}, "")
+        seen.append(request.headers.get("Cookie"))
+        return (401, {"Set-Cookie": "node=7; Path=/"}, "") if len(seen) == 1 else (200, {}, "")
 
     mock.add_callback(responses.GET, API, judge)
+    return seen
+
+
+def test_cookies_of_the_401_go_out_with_the_retry_and_stay_in_the_session(
+    cookies: list[str | None], demo_auth: MentionMeAuth
+) -> None:
+    """As a load balancer wants that pins a client with its first answer."""
     session = requests.Session()
     session.cookies.set("mine", "1", domain="demo.mention-me.com")
     session.get(API, auth=demo_auth)
@@ -525,16 +531,9 @@ def test_cookies_of_the_401_go_out_with_the_retry_and_stay_in_the_session(
 
 
 def test_a_cookie_header_of_the_callers_own_is_sent_again_as_it_is(
-    mock: responses.RequestsMock, demo_auth: MentionMeAuth
+    cookies: list[str | None], demo_auth: MentionMeAuth
 ) -> None:
     """`requests` lets an explicit header go before its jar, so the retry does too."""
-    cookies: list[str | None] = []
-
-    def judge(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
-        cookies.append(request.headers.get("Cookie"))
-        return (401, {"Set-Cookie": "node=7; Path=/"}, "") if len(cookies) == 1 else (200, {}, "")
-
-    mock.add_callback(responses.GET, API, judge)
     requests.get(API, auth=demo_auth, headers={"Cookie": "a=1"})
     assert cookies == ["a=1", "a=1"]
 
