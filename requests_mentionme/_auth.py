@@ -87,7 +87,7 @@ class MentionMeAuth(AuthBase):
         self._origins_named: dict[str, object] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_source": None, "_hook": None}  # credentials and options travel; locks and tokens don't
+        return vars(self) | {"_source": None}  # credentials and options travel, locks and tokens don't
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

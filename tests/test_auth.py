@@ -128,6 +128,26 @@ def test_wrong_arguments_are_refused_at_once_without_the_secret(
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"session": requests}, "session must be a requests.Session or None"),
+        ({"timeout": "5"}, "timeout must be a number of seconds"),
+        ({"timeout": (5, "10")}, "timeout must be a number of seconds"),
+        ({"timeout": (0, 10)}, "timeout must be a finite number of seconds, 0.001 at least"),
+        ({"timeout": (5, 0)}, "timeout must be a finite number of seconds, 0.001 at least"),
+        ({"refresh_margin": None}, "refresh_margin must be a finite number of seconds, 0 at least"),
+        ({"refresh_margin": "300"}, "refresh_margin must be a number of seconds"),
+    ],
+    ids=str,
+)
+def test_a_refusal_says_which_argument_is_wrong_and_how(options: dict[str, Any], message: str) -> None:
+    """To the letter, as it is all that the reader of a traceback has."""
+    with pytest.raises((TypeError, ValueError)) as raised:
+        MentionMeAuth("an-id", SECRET, **options)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
     "environment", [DEMO, "demo", "https://demo.mention-me.com"], ids=["object", "name", "base URL"]
 )
 def test_environment_is_an_object_a_name_or_a_base_url(

@@ -309,7 +309,9 @@ def test_what_is_no_key_is_an_error_that_does_not_show_it(
 ) -> None:
     """And nothing is sent to the token endpoint; the next request asks again."""
     key, vault.key = vault.key, provided
-    with pytest.raises(error, match=r"client_(id|secret)") as raised:
+    with pytest.raises(
+        error, match=r"^(the provider .* \(client_id, client_secret\)|client_(id|secret) .*)$"
+    ) as raised:
         auth.access_token()
     assert raised.type is error
     assert SECRET not in str(raised.value)
@@ -440,8 +442,7 @@ def test_its_repr_shows_neither_id_nor_secret_and_asks_for_none(auth: MentionMeA
     """Before and after a token was obtained; it says that the key is provided, and the environment."""
     for _ in range(2):
         assert not any(part in repr(auth) for part in vault.key)
-        assert "provided" in repr(auth)
-        assert "http://127.0.0.1" in repr(auth)
+        assert repr(auth).startswith("MentionMeAuth(provided, environment='http://127.0.0.1:")
         assert vault.asked <= 1
         auth.access_token()
 

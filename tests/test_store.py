@@ -462,9 +462,10 @@ def test_a_token_of_a_clock_up_to_a_minute_ahead_counts_as_obtained_now(
 
 @pytest.mark.parametrize(
     ("lifetime", "used"),
-    [(DAY, True), (DAY + 1, False), (1e18, False), (0, False), (-1, False)],
-    ids=["a day", "more than a day", "for ever", "none", "negative"],
+    [(DAY, True), (DAY + 1, False), (1e18, False), (0.5, True), (0, False), (-1, False)],
+    ids=["a day", "more than a day", "for ever", "half a second", "none", "negative"],
 )
+@pytest.mark.usefixtures("clock")
 def test_a_stored_token_lives_for_a_day_at_most(
     *, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, lifetime: float, used: bool
 ) -> None:
