@@ -50,9 +50,9 @@ class MentionMeAuth(AuthBase):
         timeout: Seconds, 0.001 or more, to wait for the token endpoint: one number or (connect, read). A renewal as a
             whole takes up to twice the sum.
         refresh_margin: Seconds, 0 or more, before its end from which a token is renewed; at most 20 % of its life.
-        store: Where processes share tokens: a dict, or anything with `store[key]` (else KeyError), `store[key] = str`
-            and `del store[key]`. It holds a live token, a dict that is pickled along too, so mind who can read it. If
-            it fails, that is a warning, and the endpoint is asked.
+        store: Where processes share tokens: a dict, or anything with `store[key]` (KeyError if absent), `store[key] =
+            str` and `del store[key]`. It holds a live token, and is pickled along, so mind who can read it. A store
+            that fails is a warning, and the endpoint is asked.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -87,7 +87,7 @@ class MentionMeAuth(AuthBase):
         self._origins_named: dict[str, object] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_source": None}  # credentials and options travel, locks and tokens don't
+        return vars(self) | {"_source": None, "_hook": None}  # credentials and options travel; locks and tokens don't
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -115,7 +115,7 @@ class MentionMeAuth(AuthBase):
     def from_provider(cls, provider: _Provider, **options: "Unpack[_Options]") -> "Self":
         """Make one that asks *provider* for (client_id, client_secret) once for each renewal, so that keys can rotate.
 
-        What it raises is raised where a token is needed, and a warning while the old token lives.
+        What it raises is raised where a token is needed; while the old token lives, it is a warning.
 
         Raises:
             TypeError: *provider* can't be called; and as for the class, whose options may be given.

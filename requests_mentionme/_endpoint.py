@@ -40,17 +40,13 @@ class ClientCredentials:
 
 
 class TokenEndpoint:
-    """An environment's token endpoint. Without a lent *session* each renewal has its own: none is stale or forked."""
+    """A token endpoint. Without a lent *session* each renewal has its own, so that no connection is stale or forked."""
 
     def __init__(
         self, environment: Environment, session: Session | None, timeout: tuple[float, float], refresh_margin: float
     ) -> None:
-        self._environment, self._lent, self._timeout, self._refresh_margin = (
-            environment,
-            session,
-            timeout,
-            refresh_margin,
-        )
+        self._environment, self._lent = environment, session
+        self._timeout, self._refresh_margin = timeout, refresh_margin
         self._answered, self._budget = f"POST {environment.token_url} answered", 2 * sum(timeout)
         self.patience = self._budget + timeout[1]  # for those who wait; a read may begin just before the budget ends
 
@@ -62,7 +58,7 @@ class TokenEndpoint:
                 outcome = self._try(session, credentials, deadline)
                 if isinstance(outcome, Token):
                     return outcome
-                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - it parts a fleet that failed together
+                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - no secret: it parts a fleet
                 wait = max(getattr(outcome, "retry_after", None) or 0, jittered)
                 tries, backoff = tries - 1, backoff * 2
                 if tries == 0 or not _may_pass(outcome) or time.monotonic() + wait >= deadline:
@@ -70,7 +66,7 @@ class TokenEndpoint:
                 time.sleep(wait)
 
     def _try(self, session: Session, who: ClientCredentials, deadline: float) -> Token | RequestException:
-        """Return the token or what went wrong; raise what broke off a 2xx answer."""
+        """Return the token or what went wrong; raise a read timeout, and what makes the body of a 2xx unreadable."""
         sent_at, left = time.time(), max(deadline - time.monotonic(), 0.001)
         try:
             response = session.post(

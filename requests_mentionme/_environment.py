@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 _OWN_PORTS = {"https": 443, "http": 80}
 _URL = re.compile(
-    r"(?ia)(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<path>[/?#][!-~]*)?"
-)
+    r"(?ia)(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?=[/?#]|\Z)"
+)  # to the end of the authority, so that no look-alike matches; (?a), or a long s would do for an s
 _LOOPBACK = re.compile(r"localhost|127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}|\[::1\]")
 
 
@@ -33,12 +33,12 @@ class Environment(_Fields):
     _prefixes: tuple[str, ...]
 
     def __new__(cls, name: str, token_url: str, origins: Iterable[str]) -> "Environment":
-        _origin(token_url)
+        _origin(token_url if re.fullmatch(r"[!-~]*", token_url) else "")
         origins = frozenset(_origin(origin, bare=True) for origin in origins)
         if not origins:
             raise ValueError("an environment needs at least one origin")
         self = super().__new__(cls, name, token_url, origins)
-        self._prefixes = tuple(f"{origin}/" for origin in origins)  # how `requests` writes most URLs; fast to check
+        self._prefixes = tuple(f"{origin}/" for origin in origins)  # as `requests` writes most URLs, and fast to check
         return self
 
     @classmethod
@@ -83,10 +83,10 @@ def displayed_origin(url: str | None) -> str:
 
 def _origin(url: str, *, bare: bool = False) -> str:
     """Return the normalised origin of a URL that a secret or a token may be sent to."""
-    found = _URL.fullmatch(url)  # the messages don't quote it: what stands before an @ may be a password
+    found = _URL.match(url)  # the messages don't quote it: what stands before an @ may be a password
     if found is None or int(found["port"] or 0) > 65_535:
         raise ValueError("a URL such as 'https://host.example' is needed, and one without user info")
-    if bare and found["path"] not in (None, "/"):
+    if bare and url[found.end() :] not in ("", "/"):
         raise ValueError("an origin or a base URL ends after the host and port: it has no path, query or fragment")
     scheme, host = found["scheme"].lower(), found["host"].lower()
     if scheme == "http" and not _LOOPBACK.fullmatch(host):

@@ -74,7 +74,7 @@ def _rewind(request: PreparedRequest) -> bool:
     try:
         if not isinstance(request.body, str | bytes | None):
             rewind_body(request)  # needs a known start, which a generator has not
-    except (RequestException, ValueError):  # a closed file raises ValueError
+    except (RequestException, ValueError):  # the one says it can't be rewound; a closed file raises the other
         return False
     return True
 
@@ -87,11 +87,11 @@ def _drain(response: Response) -> None:
             body += chunk
             if len(body) > _LARGEST_DRAIN:
                 break
-    vars(response).update(_content=bytes(body), _content_consumed=True)  # as if it had been read by the caller
+    vars(response).update(_content=bytes(body), _content_consumed=True)  # as if the caller had read it
 
 
 def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:
-    """Return the answer to the request of *response*, sent again with another `Authorization`, by what the hook got."""
+    """Return the answer to the request of *response*, sent again with this `Authorization` and what the hook got."""
     request = response.request.copy()
     request.headers["Authorization"] = authorization
     jar, sent = request._cookies, request.headers.pop("Cookie", None)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

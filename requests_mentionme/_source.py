@@ -63,7 +63,7 @@ class TokenSource:
         return self._settle(None)[0]
 
     def replace(self, refused: str) -> tuple[Token, bool]:
-        """Return a token for *refused*, and whether it is straight from the endpoint, which may give the same again."""
+        """Return a token for *refused*, or the same, then held off; and whether it is straight from the endpoint."""
         token, renewed = self._settle(refused)
         if token.value == refused:
             self.hold_off(refused)
@@ -173,7 +173,9 @@ class TokenSource:
 
 def _copy_of(error: Exception, **changes: Any) -> Exception:
     """Return a copy of *error* without its traceback, whatever arguments its constructor wants."""
-    twin = type(error).__new__(type(error), *error.args)
+    twin = error
+    with suppress(Exception):
+        twin = type(error).__new__(type(error), *error.args)
     with suppress(Exception):
         copied = copy.copy(error)
         twin = copied if type(copied) is type(error) else twin

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from requests_mentionme._endpoint import ClientCredentials
 from requests_mentionme._token import LONGEST_LIFETIME, Token, make_token
@@ -39,10 +39,10 @@ class StoredTokens:
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and is no reason to fail
             _logger.warning("The token store can't be read: %s", type(error).__name__)
             return None
-        value = fields.get("access_token")
-        obtained_at, lifetime = (number(fields.get(name)) or 0.0 for name in ("obtained_at", "lifetime"))
-        possible = 0 < obtained_at <= now + _CLOCKS_DIFFER_BY and 0 < lifetime <= LONGEST_LIFETIME
-        if not (isinstance(value, str) and HEADER_SAFE.fullmatch(value) and possible):
+        value: Any = fields.get("access_token")
+        obtained_at, lifetime = number(fields.get("obtained_at")), number(fields.get("lifetime")) or 0.0
+        good = isinstance(value, str) and HEADER_SAFE.fullmatch(value) and 0 < lifetime <= LONGEST_LIFETIME
+        if not good or obtained_at is None or obtained_at > now + _CLOCKS_DIFFER_BY:
             _logger.warning("The token store holds something that is no token, or one from the future")
             return None
         token = make_token(value, obtained_at, lifetime, self._refresh_margin)

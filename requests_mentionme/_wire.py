@@ -9,7 +9,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Any, cast
 from urllib.parse import quote
 
-HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # another token would have `http.client` raise an error that prints it
+HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # other text could make `http.client` raise an error that prints it
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
@@ -36,14 +36,16 @@ def number(value: object) -> float | None:
     """Return a finite number that came as int, float or numeric string, None for anything else."""
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
-            return result if math.isfinite(result := float(value)) else None
+            result = float(value)
+            return result if math.isfinite(result) else None
     return None
 
 
 def http_date(value: str | None) -> float | None:
     """Return an HTTP date (RFC 9110 §5.6.7) in seconds since the epoch, None where it is none."""
     with suppress(ValueError, OverflowError):
-        return float(mktime_tz(parsed)) if (parsed := parsedate_tz(value or "")) else None
+        parsed = parsedate_tz(value or "")
+        return parsed and float(mktime_tz(parsed))
     return None
 
 
@@ -60,7 +62,9 @@ def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
 
 def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
     """Return what the server said, in RFC 6749's fields or Mention Me's, fit for a message; `""` if nothing."""
-    said = [(fields or {}).get(name) for name in ("error", "error_description", "message")]
+    if fields is None or fields.get("access_token"):  # what is said beside a token may quote it
+        return ""
+    said = [fields.get(name) for name in ("error", "error_description", "message")]
     text = scrub(": ".join(part for part in said if isinstance(part, str) and part), secret)
     return f", {text[:200]!r}" if text else ""  # repr: what a server wrote must not break out of a log line
 

@@ -810,7 +810,9 @@ UNUSABLE = {
     "a token that is no text": Answer(200, b'{"access_token": 7}'),
     "a token with a line break": token_answer("eyJ\r\nX-Injected: 1"),
     "another type of token": token_answer("eyJ", token_type="mac"),
+    "another type, and words about the token": token_answer("eyJ", token_type="mac", message="Have eyJ."),
     "no life": token_answer("eyJ", 0),
+    "no life, and words about the token": token_answer("eyJ", 0, error="eyJ is over"),
     "too large": Answer(200, b" " * 65_537),
     "compressed": replace(OK, headers={"Content-Encoding": "gzip"}),
 }

@@ -479,6 +479,17 @@ class BareError(Exception):
         self.sum = first + second
 
 
+class PickyError(Exception):
+    """An exception that can't be made without what it does not keep."""
+
+    def __new__(cls, *, reason: str) -> "PickyError":
+        """Want a reason by name."""
+        return super().__new__(cls, reason)
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(reason)
+
+
 ERRORS = {
     "an endpoint that names a time": named(7),
     "wrong credentials": InvalidClientError("POST /token answered 401.", response=requests.Response()),
@@ -518,6 +529,19 @@ def test_all_share_the_error_of_one_renewal_each_with_a_copy_of_its_own(clock, s
     assert {str(each) for each in raised} == {str(error)}
     assert all(vars(each) == vars(error) for each in raised)
     assert len({id(vars(each)) for each in raised}) == 8
+
+
+def test_an_error_that_can_not_be_copied_is_raised_for_all(clock, start, waiters):
+    """Another one in its place would be worse than one object for all."""
+    gate = Gate(PickyError(reason="no way"))
+    source = TokenSource(Endpoint(gate), PATIENCE)
+
+    asked = [start(source.token) for _ in range(3)]
+    gate.wait_until_reached()
+    waiters.expect(2)
+    gate.open()
+
+    assert [(type(each.exception(LONG)), str(each.exception(LONG))) for each in asked] == [(PickyError, "no way")] * 3
 
 
 def functions_in_traceback(error: BaseException) -> set[str]:

@@ -476,6 +476,14 @@ def test_a_stored_token_lives_for_a_day_at_most(
     assert len(warnings(caplog)) == 1 - used
 
 
+@freeze_time("1970-01-01")
+def test_a_token_of_the_first_second_is_shared_like_any_other(sandbox: Sandbox) -> None:
+    """That is where many a test suite freezes its clock."""
+    store: dict[str, str] = {}
+    assert auth_for(sandbox, store).access_token() == auth_for(sandbox, store).access_token()
+    assert sandbox.token_requests == 1
+
+
 # A 401, and invalidate
 
 

@@ -332,6 +332,18 @@ def test_what_a_server_said_is_cut_to_200_characters() -> None:
     assert _wire.server_message({"message": "x" * 199 + "yz"}, SECRET) == f", {'x' * 199 + 'y'!r}"
 
 
+@pytest.mark.parametrize("token", ["hidden-token", ["hidden-token"], {"jwt": "hidden-token"}, 7])
+def test_what_a_server_says_beside_a_token_is_not_shown(token: object) -> None:
+    """It may quote the token, which may be a good one though the rest of the answer can't be used."""
+    assert _wire.server_message({"access_token": token, "message": "issued hidden-token"}, SECRET) == ""
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_what_a_server_says_instead_of_a_token_is_shown(token: str | None) -> None:
+    """There is none that it could quote."""
+    assert _wire.server_message({"access_token": token, "message": "Down."}, SECRET) == ", 'Down.'"
+
+
 def test_what_a_server_said_stays_within_its_line() -> None:
     """Control characters and quotes are escaped, so that no line of a log can be forged, nor a terminal driven."""
     message = _wire.server_message({"message": 'a\'\r\n2027 INFO "forged"\x1b[2J\x00\u202e\ud800'}, SECRET)
