@@ -25,7 +25,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
 from requests_mentionme import InvalidClientError, TokenEndpointError, TokenResponseError, _source
-from requests_mentionme._source import TokenSource
+from requests_mentionme._source import TokenSource, _Renewal
 from requests_mentionme._token import Token
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
@@ -715,6 +715,18 @@ def test_patience_counts_from_the_request_not_from_the_renewal_it_waits_for(cloc
     assert isinstance(waiter.exception(LONG), TokenEndpointError)
     full.open()
     assert leader.result(LONG).value == "token-3"
+
+
+@pytest.mark.parametrize(("left", "wait"), [(7, 7), (0, 0), (-3, 0)])
+def test_a_waiter_waits_for_the_rest_of_its_patience_and_no_longer(clock, monkeypatch, left, wait):
+    """If that has passed meanwhile, it gives up at once."""
+    renewal, waits = _Renewal(), []
+    monkeypatch.setattr(renewal.done, "wait", waits.append)
+
+    with pytest.raises(TokenEndpointError):
+        TokenSource(Endpoint(), PATIENCE)._wait_for(renewal, time.monotonic() + left)
+
+    assert waits == [wait]
 
 
 def test_a_waiter_that_gives_up_on_a_renewal_just_begun_does_not_let_another_begin(clock, start, waiters):
