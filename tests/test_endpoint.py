@@ -853,6 +853,22 @@ def test_any_2xx_answer_may_bring_a_token(server: Loopback, status: int) -> None
 
 # What errors say, and what they never say
 
+
+def test_the_response_of_an_error_is_like_any_other(server: Loopback) -> None:
+    """It shows its status, reason, URL, headers, text in its encoding, and how long it took."""
+    server.play(Answer(404, "{'wo': 'Straße'}".encode("latin-1"), {"Content-Type": "text/plain; charset=latin-1"}))
+
+    response = failure(server).response
+
+    assert (response.status_code, response.reason, response.ok) == (404, "Not Found", False)
+    assert response.url == f"{server.url}/api/oauth/token"
+    assert response.headers["content-type"] == "text/plain; charset=latin-1"
+    assert (response.encoding, response.text) == ("latin-1", "{'wo': 'Straße'}")
+    assert response.elapsed.total_seconds() > 0
+    with pytest.raises(requests.HTTPError, match="404 Client Error: Not Found for url: http"):
+        response.raise_for_status()
+
+
 SHAPES = {
     "Mention Me": ({"code": "401", "message": "Unknown client."}, "'Unknown client.'"),
     "a numeric code": ({"code": 401, "message": "Unknown client."}, "'Unknown client.'"),

@@ -199,6 +199,23 @@ def test_what_is_no_clean_url_is_refused_without_quoting_it(url: str) -> None:
     assert "hunter2" not in str(messages)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "environment must be an Environment, a name or a base URL"),
+        ("staging", "environment must be 'production' or 'demo', or a base URL such as 'https://host'"),
+        ("https://u:p@host", "a URL such as 'https://host.example' is needed, and one without user info"),
+        ("https://h/x", "an origin or a base URL ends after the host and port: it has no path, query or fragment"),
+        ("http://h.example", "plain http is for this machine only: use https for h.example"),
+    ],
+)
+def test_a_refusal_says_what_is_needed(given: object, message: str) -> None:
+    """To the letter, as it is all that the reader of a traceback has."""
+    with pytest.raises((TypeError, ValueError)) as raised:
+        resolve_environment(given)
+    assert str(raised.value) == message
+
+
 @pytest.mark.parametrize("character", [" ", "\n", "\t", "\x00", "\x7f", "é"])
 def test_the_url_of_a_token_endpoint_has_no_character_that_would_be_changed_on_the_way(character: str) -> None:
     """What is written in a message and what is sent are the same."""
