@@ -58,7 +58,7 @@ class TokenEndpoint:
                 outcome = self._try(session, credentials, deadline)
                 if isinstance(outcome, Token):
                     return outcome
-                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - no secret: it parts a fleet
+                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - jitter parts a fleet, and is no secret
                 wait = max(getattr(outcome, "retry_after", None) or 0, jittered)
                 tries, backoff = tries - 1, backoff * 2
                 if tries == 0 or not _may_pass(outcome) or time.monotonic() + wait >= deadline:

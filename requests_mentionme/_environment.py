@@ -33,7 +33,7 @@ class Environment(_Fields):
     _prefixes: tuple[str, ...]
 
     def __new__(cls, name: str, token_url: str, origins: Iterable[str]) -> "Environment":
-        _origin(token_url if re.fullmatch(r"[!-~]*", token_url) else "")
+        _origin(token_url if re.fullmatch(r"[!-~]*", token_url) else "")  # sent as it is written: nothing to be quoted
         origins = frozenset(_origin(origin, bare=True) for origin in origins)
         if not origins:
             raise ValueError("an environment needs at least one origin")
