@@ -854,6 +854,36 @@ def test_any_2xx_answer_may_bring_a_token(server: Loopback, status: int) -> None
 # What errors say, and what they never say
 
 
+CHECK = " Check the client id and secret: are they of an API key of {url}?"
+REDIRECT = " A redirect is not followed, since the client secret would go along."
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        *[(status, REDIRECT) for status in (300, 302, 304, 308, 399)],
+        *[(status, CHECK) for status in (400, 401, 403)],
+        *[(status, "") for status in (402, 404, 405, 451)],
+    ],
+)
+def test_an_error_says_who_answered_what_and_what_to_do(server: Loopback, status: int, hint: str) -> None:
+    """To the letter, as it may be all that is in a log."""
+    server.play(Answer(status, b'{"code": "7", "message": "Not today."}', {"Location": "/elsewhere"}))
+    said = "" if status == 304 else ", 'Not today.'"  # it has no body
+
+    message = str(failure(server))
+
+    assert message == f"POST {server.url}/api/oauth/token answered {status}{said}.{hint.format(url=server.url)}"
+
+
+def test_a_date_to_wait_for_counts_from_the_local_clock_where_the_answer_has_none(server: Loopback) -> None:
+    """Where the server has a clock of its own, that one counts."""
+    server.play(Answer(503, headers={"Retry-After": "Tue, 24 Nov 2026 04:31:00 GMT", "Date": None}))
+
+    with freeze_time("2026-11-24 04:30:10"):
+        assert failure(server).retry_after == 50
+
+
 def test_the_response_of_an_error_is_like_any_other(server: Loopback) -> None:
     """It shows its status, reason, URL, headers, text in its encoding, and how long it took."""
     server.play(Answer(404, "{'wo': 'Straße'}".encode("latin-1"), {"Content-Type": "text/plain; charset=latin-1"}))
@@ -863,6 +893,7 @@ def test_the_response_of_an_error_is_like_any_other(server: Loopback) -> None:
     assert (response.status_code, response.reason, response.ok) == (404, "Not Found", False)
     assert response.url == f"{server.url}/api/oauth/token"
     assert response.headers["content-type"] == "text/plain; charset=latin-1"
+    assert b"".join(response.iter_content(5)) == response.content
     assert (response.encoding, response.text) == ("latin-1", "{'wo': 'Straße'}")
     assert response.elapsed.total_seconds() > 0
     with pytest.raises(requests.HTTPError, match="404 Client Error: Not Found for url: http"):
