@@ -71,7 +71,7 @@ def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
 
 def scrub(text: str, secret: str) -> str:
     """Return *text* without *secret*, however it is escaped there: as in JSON, also within JSON, or as in a URL."""
-    spellings = ({char, json.dumps(char)[1:-1].lstrip("\\"), quote(char, "", errors="replace")} for char in secret)
+    spellings = ({char, json.dumps(char)[1:-1], quote(char, "", errors="replace")} for char in secret)
     characters = ("|".join(re.escape(spelling) for spelling in some if spelling) for some in spellings)
     escaped = "".join(rf"\\{{0,7}}(?:{character})" for character in characters)
     return re.sub(escaped, "[secret]", text, flags=re.IGNORECASE)
