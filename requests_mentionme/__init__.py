@@ -1,4 +1,4 @@
-"""Authentication of `requests` for Mention Me's Merchant API: `session.auth = MentionMeAuth(client_id, secret)`."""
+"""`requests` authentication for Mention Me's Merchant API: `session.auth = MentionMeAuth(client_id, client_secret)`."""
 
 from requests_mentionme._auth import MentionMeAuth
 from requests_mentionme._environment import DEMO, PRODUCTION, Environment

@@ -1,7 +1,6 @@
 """The adapter to `requests`: attaches the token, and retries once when it is refused."""
 
 import logging
-import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("requests_mentionme")
 _Provider = Callable[[], tuple[str, str]]
-_MOST_ORIGINS_NAMED = 100
+_MAX_ORIGINS_NAMED = 100
 
 
 class _Options(TypedDict, total=False):
@@ -47,16 +46,16 @@ class MentionMeAuth(AuthBase):
         environment: An `Environment`, `"production"`, `"demo"`, or the base URL of another one.
         session: Carries the token requests alone, with its own proxies, CA, adapters or hooks; neither changed nor
             closed. By default each renewal has a session of its own.
-        timeout: Seconds, 0.001 or more, to wait for the token endpoint: one number or (connect, read). A renewal as a
+        timeout: Seconds, 0.001 to 86400, to wait for the token endpoint: one number or (connect, read). A renewal as a
             whole takes up to twice the sum.
-        refresh_margin: Seconds, 0 or more, before its end from which a token is renewed; at most 20 % of its life.
+        refresh_margin: Seconds, 0 to 86400, before its end from which a token is renewed; at most 20 % of its life.
         store: Where processes share tokens: a dict, or anything with `store[key]` (KeyError if absent), `store[key] =
             str` and `del store[key]`. It holds a live token, and is pickled along, so mind who can read it. A store
             that fails is a warning, and the endpoint is asked.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is empty, out of its range, or no environment.
+        ValueError: An argument is empty, out of range, or not an environment.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class MentionMeAuth(AuthBase):
     def from_provider(cls, provider: _Provider, **options: "Unpack[_Options]") -> "Self":
         """Make one that asks *provider* for (client_id, client_secret) once for each renewal, so that keys can rotate.
 
-        What it raises is raised where a token is needed; while the old token lives, it is a warning.
+        Its exception is raised where a token is needed; while the old token lives, it is a warning.
 
         Raises:
             TypeError: *provider* can't be called; and as for the class, whose options may be given.
@@ -123,14 +122,14 @@ class MentionMeAuth(AuthBase):
         """
         if not callable(provider):
             raise TypeError("provider must be callable")
-        auth = cls("in place of what is provided", "in place of what is provided", **options)
+        auth = cls("provided", "provided", **options)
         auth._credentials = provider
         return auth
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Attach a token to a request to a trusted origin; leave any other request as it is."""
         if not self._environment.trusts(r.url):
-            self._warn_of(displayed_origin(r.url))
+            self._warn_once(displayed_origin(r.url))
             return r
         r.headers["Authorization"] = self._source.token().authorization
         hooks = r.hooks["response"]
@@ -143,7 +142,7 @@ class MentionMeAuth(AuthBase):
 
         Raises:
             InvalidClientError: The token endpoint refused the credentials.
-            TokenEndpointError: It gave no token this time, or asked not to be asked yet.
+            TokenEndpointError: It gave no token this time, or named a time to wait.
             TokenResponseError: Its answer can't be used.
             requests.RequestException: A fault of the network on the way to it.
             RuntimeError: Called from within a token request, say by a hook of the lent session.
@@ -151,14 +150,14 @@ class MentionMeAuth(AuthBase):
         return self._source.token().value
 
     def claims(self) -> dict[str, Any]:
-        """Return the payload of the current token, `{}` where it is no JWT; raise as `access_token` does.
+        """Return the payload of the current token, `{}` where it is not a JWT; raise as `access_token` does.
 
         It is not verified, and so for diagnosis only: `claims.env`, `claims.merchantId`, `scope`, `exp` (RFC 7519 §4).
         """
         return jwt_claims(self.access_token())
 
     def invalidate(self, token: str | None = None) -> None:
-        """Drop the current token, or only if it is still *token*; end every hold-off. A renewal under way is kept."""
+        """Drop the token in hand (in the store too), or only if it is *token*, and end hold-offs; a renewal goes on."""
         if self._source.invalidate(token) and self._stored is not None:
             self._stored.forget()
 
@@ -178,16 +177,16 @@ class MentionMeAuth(AuthBase):
             self._stored.write(credentials, token)
         return token
 
-    def _warn_of(self, origin: str) -> None:
+    def _warn_once(self, origin: str) -> None:
         mine, named = object(), self._origins_named  # bounded; setdefault is atomic, so one of many threads warns
-        if len(named) < _MOST_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
-            _logger.warning("No token for %s: it is no origin of %s", origin, self._environment.name)
+        if len(named) < _MAX_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
+            _logger.warning("No token for %s: it is not an origin of %s", origin, self._environment.name)
 
 
 def _seconds(name: str, value: object, *, least: float) -> float:
     """Return a number of seconds, checked; None would mean to wait for ever."""
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise TypeError(f"{name} must be a number of seconds")
-    if value is None or not least <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of seconds, {least:g} at least")
+    if value is None or not least <= value <= 86_400:
+        raise ValueError(f"{name} must be {least:g} to 86400 seconds")
     return float(value)

@@ -20,7 +20,7 @@ from requests_mentionme._token import Token, parse_token
 from requests_mentionme._version import __version__
 from requests_mentionme._wire import json_object, requested_wait, scrub, server_message
 
-_LARGEST_BODY, _FIRST_BACKOFF = 64 * 1024, 0.5
+_MAX_BODY, _FIRST_BACKOFF = 64 * 1024, 0.5
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # what is not compressed can't unpack to more than was read
@@ -36,7 +36,7 @@ class ClientCredentials:
         self.client_id, self.client_secret = client_id, client_secret
         for name, value in vars(self).items():
             if not isinstance(value, str) or not value:
-                raise (ValueError if value == "" else TypeError)(f"{name} must be a string that is not empty")
+                raise (ValueError if value == "" else TypeError)(f"{name} must be a non-empty string")
 
 
 class TokenEndpoint:
@@ -61,7 +61,7 @@ class TokenEndpoint:
                 jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - jitter parts a fleet, and is no secret
                 wait = max(getattr(outcome, "retry_after", None) or 0, jittered)
                 tries, backoff = tries - 1, backoff * 2
-                if tries == 0 or not _may_pass(outcome) or time.monotonic() + wait >= deadline:
+                if tries == 0 or not _is_transient(outcome) or time.monotonic() + wait >= deadline:
                     raise outcome
                 time.sleep(wait)
 
@@ -104,8 +104,8 @@ class TokenEndpoint:
         # Byte by byte: a larger read waits until it is filled, and a server that drips would outlast the budget.
         for byte in response.iter_content(1):
             body += byte
-            if len(body) > _LARGEST_BODY:
-                raise TokenResponseError(f"{what} with more than {_LARGEST_BODY} bytes.")
+            if len(body) > _MAX_BODY:
+                raise TokenResponseError(f"{what} with more than {_MAX_BODY} bytes.")
             if time.monotonic() >= deadline:
                 raise TokenEndpointError(f"{what} did not come to an end within {self._budget:g} s.")
         return bytes(body)
@@ -129,7 +129,7 @@ class TokenEndpoint:
         return error
 
 
-def _may_pass(fault: RequestException) -> bool:
+def _is_transient(fault: RequestException) -> bool:
     """Return whether another try may end better: after a fault of the connection, a 429 or a 5xx."""
     if fault.response is not None:
         return fault.response.status_code == 429 or fault.response.status_code >= 500
@@ -160,7 +160,7 @@ def _redacted() -> Generator[None]:
         yield
     except Exception as error:
         links: list[BaseException] = [error]
-        for link in links:  # grows while it is walked, and each is in it once: a chain may be a ring
+        for link in links:  # grows while it is walked, but ends: a chain may be a ring
             for holder in (link, link.response) if isinstance(link, RequestException) else ():
                 if holder is not None and isinstance(holder.request, PreparedRequest):
                     holder.request = redacted = holder.request.copy()

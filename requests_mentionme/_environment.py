@@ -26,7 +26,7 @@ class Environment(_Fields):
         origins: The origins (RFC 6454: scheme, host, port) whose requests get a token; kept normalised.
 
     Raises:
-        ValueError: A URL is none, has user info, or is plain `http` on a host other than 127.0.0.0/8, ::1 or
+        ValueError: A URL is malformed, has user info, or is plain `http` on a host other than 127.0.0.0/8, ::1 or
             localhost; an origin has a path, query or fragment, or there is none.
     """
 
@@ -85,7 +85,7 @@ def _origin(url: str, *, bare: bool = False) -> str:
     """Return the normalised origin of a URL that a secret or a token may be sent to."""
     found = _URL.match(url)  # the messages don't quote it: what stands before an @ may be a password
     if found is None or int(found["port"] or 0) > 65_535:
-        raise ValueError("a URL such as 'https://host.example' is needed, and one without user info")
+        raise ValueError("a URL such as 'https://host.example' is needed, without user info or odd characters")
     if bare and url[found.end() :] not in ("", "/"):
         raise ValueError("an origin or a base URL ends after the host and port: it has no path, query or fragment")
     scheme, host = found["scheme"].lower(), found["host"].lower()

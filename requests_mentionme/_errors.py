@@ -1,4 +1,4 @@
-"""The errors, split by what the reader does about them: mend the key, try later, report it."""
+"""The errors, split by what the reader does about them: fix the key, try later, report it."""
 
 from requests import RequestException
 

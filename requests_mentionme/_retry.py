@@ -14,14 +14,14 @@ from requests_mentionme._environment import Environment, displayed_origin
 from requests_mentionme._source import TokenSource
 
 _logger = logging.getLogger("requests_mentionme")
-_LARGEST_DRAIN = 64 * 1024
+_MAX_DRAIN = 64 * 1024
 
 
 class RetryOn401:
     """The response hook of a request that carries a token.
 
     It keeps nothing of a request, so any thread may send one at any time: the refused token is read from its header.
-    Pickled along with a request or a response it becomes inert, as no credentials go along.
+    Pickled or deep-copied with a request or a response it becomes inert: no credentials go along.
     """
 
     def __init__(self, environment: Environment, source: TokenSource) -> None:
@@ -73,8 +73,8 @@ def _rewind(request: PreparedRequest) -> bool:
     """Make the body ready to be sent again, or return False: another kind of body would go out empty, or hang."""
     try:
         if not isinstance(request.body, str | bytes | None):
-            rewind_body(request)  # needs a known start, which a generator has not
-    except (RequestException, ValueError):  # the one says it can't be rewound; a closed file raises the other
+            rewind_body(request)  # needs a known start, which a generator lacks
+    except (RequestException, ValueError):  # it can't be rewound; it is a closed file
         return False
     return True
 
@@ -85,7 +85,7 @@ def _drain(response: Response) -> None:
     with suppress(RequestException), response:
         for chunk in response.iter_content(4096):
             body += chunk
-            if len(body) > _LARGEST_DRAIN:
+            if len(body) > _MAX_DRAIN:
                 break
     vars(response).update(_content=bytes(body), _content_consumed=True)  # as if the caller had read it
 

@@ -1,4 +1,4 @@
-"""The current token and its renewal: the only room with state and locks.
+"""The current token and its renewal: the only part with state and locks.
 
 A live token is read without a lock; what changes the state holds it, and does nothing slow meanwhile. Times are in
 seconds: tokens end by the wall clock, waits and hold-offs by the monotonic one.
@@ -46,13 +46,13 @@ class TokenSource:
         _sources.add(self)
 
     def forget_renewal(self) -> None:
-        """Have no renewal under way: after a fork, the thread that leads it is not in this process."""
+        """Drop a renewal under way: after a fork, the thread that led it is not in this process."""
         self._renewal: _Renewal | None = None
         self._lock = threading.RLock()  # reentrant: a signal handler or finalizer may ask while its thread is in here
 
     def _end_hold_offs(self) -> None:
         self._no_stale_try_before = 0.0
-        self._named: tuple[float, float, TokenEndpointError] | None = None  # until when, the time named, the error
+        self._named: tuple[float, float, Exception] | None = None  # until when, the time named, the error
         self._refused = ("", 0.0)  # the token, until when
 
     def token(self) -> Token:
@@ -63,7 +63,7 @@ class TokenSource:
         return self._settle(None)[0]
 
     def replace(self, refused: str) -> tuple[Token, bool]:
-        """Return a token for *refused*, or the same, then held off; and whether it is straight from the endpoint."""
+        """Return another token than *refused*, or the same, held off; and whether it is straight from the endpoint."""
         token, renewed = self._settle(refused)
         if token.value == refused:
             self.hold_off(refused)
@@ -120,7 +120,7 @@ class TokenSource:
         with self._lock:
             token, renewal, now = self._token, self._renewal, time.monotonic()
             if renewal is not None and renewal.leader == threading.get_ident():
-                raise RuntimeError("A token was asked for from within the token request, by the session lent for it?")
+                raise RuntimeError("A token was asked for from within the token request, by a lent session's hook?")
             if token is not None and token.value != refused:
                 state = token.state(time.time())
                 will_do = refused is not None or renewal is not None or now < self._no_stale_try_before
@@ -155,7 +155,7 @@ class TokenSource:
                 self._no_stale_try_before = now + _HOLD_OFF
             if isinstance(mine.error, TokenEndpointError) and mine.error.retry_after:
                 until = now + min(mine.error.retry_after, _LONGEST_NAMED_HOLD_OFF)
-                self._named = (until, now + mine.error.retry_after, mine.error)
+                self._named = (until, now + mine.error.retry_after, _copy_of(mine.error))
                 self._no_stale_try_before = max(self._no_stale_try_before, until)
         mine.done.set()
 

@@ -11,7 +11,7 @@ from requests_mentionme._token import LONGEST_LIFETIME, Token, make_token
 from requests_mentionme._wire import HEADER_SAFE, json_object, number
 
 _logger = logging.getLogger("requests_mentionme")
-_CLOCKS_DIFFER_BY = 60.0  # seconds, from machine to machine
+_CLOCK_SKEW = 60.0  # seconds, from machine to machine
 
 
 class TokenStore(Protocol):
@@ -30,7 +30,7 @@ class StoredTokens:
         self._newest_key: str | None = None  # of the token that was taken from here or put here last
 
     def read(self, credentials: ClientCredentials) -> Token | None:
-        """Return the stored token if it is fresh, for this machine's clock."""
+        """Return the stored token if it is fresh by this machine's clock."""
         key, now = self._key(credentials), time.time()
         try:
             fields = json_object(self._store[key].encode()) or {}
@@ -42,8 +42,8 @@ class StoredTokens:
         value: Any = fields.get("access_token")
         obtained_at, lifetime = number(fields.get("obtained_at")), number(fields.get("lifetime")) or 0.0
         good = isinstance(value, str) and HEADER_SAFE.fullmatch(value) and 0 < lifetime <= LONGEST_LIFETIME
-        if not good or obtained_at is None or obtained_at > now + _CLOCKS_DIFFER_BY:
-            _logger.warning("The token store holds something that is no token, or one from the future")
+        if not good or obtained_at is None or obtained_at > now + _CLOCK_SKEW:
+            _logger.warning("The token store holds no valid token, or one from the future")
             return None
         token = make_token(value, obtained_at, lifetime, self._refresh_margin)
         token = token._replace(obtained_at=min(obtained_at, now), stored=True)

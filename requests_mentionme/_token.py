@@ -34,7 +34,7 @@ class Token(NamedTuple):
 
 
 def parse_token(fields: Mapping[str, Any] | None, date: str | None, sent_at: float, refresh_margin: float) -> Token:
-    """Return the token in the JSON of a 2xx answer (RFC 6749 §5.1) of this `Date`; raise ValueError if it has none."""
+    """Return the token in a 2xx answer's JSON (RFC 6749 §5.1), given its `Date`; raise ValueError if it has none."""
     if fields is None:
         raise ValueError("not with a JSON object")
     value, kind = fields.get("access_token"), fields.get("token_type")

@@ -21,7 +21,7 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def jwt_claims(token: str) -> dict[str, Any]:
-    """Return the payload of *token* (RFC 7519 §4), `{}` where it is no JWT.
+    """Return the payload of *token* (RFC 7519 §4), `{}` where it is not a JWT.
 
     Not verified: a token is opaque to a client (RFC 6749 §1.4), and no key to verify it with is published.
     """
@@ -45,7 +45,7 @@ def http_date(value: str | None) -> float | None:
     """Return an HTTP date (RFC 9110 §5.6.7) in seconds since the epoch, None where it is none."""
     with suppress(ValueError, OverflowError):
         parsed = parsedate_tz(value or "")
-        return parsed and float(mktime_tz(parsed))
+        return float(mktime_tz(parsed)) if parsed else None
     return None
 
 
@@ -72,6 +72,6 @@ def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
 def scrub(text: str, secret: str) -> str:
     """Return *text* without *secret*, however it is escaped there: as in JSON, also within JSON, or as in a URL."""
     spellings = ({char, json.dumps(char)[1:-1], quote(char, "", errors="replace")} for char in secret)
-    characters = ("|".join(re.escape(spelling) for spelling in some if spelling) for some in spellings)
+    characters = ("|".join(re.escape(each) for each in sorted(some, reverse=True) if each) for some in spellings)
     escaped = "".join(rf"\\{{0,7}}(?:{character})" for character in characters)
     return re.sub(escaped, "[secret]", text, flags=re.IGNORECASE)

@@ -1227,7 +1227,7 @@ def test_credentials_are_text_that_is_not_empty(
     client_id: Any, client_secret: Any, kind: type[Exception], named: str
 ) -> None:
     """The error names the argument and does not show it."""
-    with pytest.raises(kind, match=f"^{named} must be a string that is not empty$"):
+    with pytest.raises(kind, match=f"^{named} must be a non-empty string$"):
         ClientCredentials(client_id, client_secret)
 
 

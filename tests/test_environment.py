@@ -204,7 +204,7 @@ def test_what_is_no_clean_url_is_refused_without_quoting_it(url: str) -> None:
     [
         (None, "environment must be an Environment, a name or a base URL"),
         ("staging", "environment must be 'production' or 'demo', or a base URL such as 'https://host'"),
-        ("https://u:p@host", "a URL such as 'https://host.example' is needed, and one without user info"),
+        ("https://u:p@host", "a URL such as 'https://host.example' is needed, without user info or odd characters"),
         ("https://h/x", "an origin or a base URL ends after the host and port: it has no path, query or fragment"),
         ("http://h.example", "plain http is for this machine only: use https for h.example"),
     ],

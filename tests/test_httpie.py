@@ -249,8 +249,8 @@ def test_what_httpie_shows_of_a_request_is_the_token_and_not_the_secret(
     ("credentials", "message"),
     [
         ("sandbox-id", "Unable to prompt for passwords because --ignore-stdin is set."),
-        ("sandbox-id:", "client_secret must be a string that is not empty"),
-        (f":{SECRET}", "client_id must be a string that is not empty"),
+        ("sandbox-id:", "client_secret must be a non-empty string"),
+        (f":{SECRET}", "client_id must be a non-empty string"),
     ],
     ids=["nothing to prompt from", "no secret", "no id"],
 )

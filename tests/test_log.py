@@ -73,7 +73,7 @@ def test_a_request_elsewhere(mock: responses.RequestsMock, caplog: pytest.LogCap
     """Where it went, and which environment has no such origin."""
     mock.get("https://foreign.example/")
     requests.get("https://foreign.example/", auth=MentionMeAuth("an-id", "a-secret", environment="demo"))
-    assert said(caplog) == ["WARNING: No token for https://foreign.example: it is no origin of demo"]
+    assert said(caplog) == ["WARNING: No token for https://foreign.example: it is not an origin of demo"]
 
 
 class Broken(dict[str, str]):
@@ -127,8 +127,8 @@ def test_a_store_that_fails(
     ("ahead", "lifetime", "line"),
     [
         (0, 3600, "INFO: Token taken from the store: demo"),
-        (61, 3600, "WARNING: The token store holds something that is no token, or one from the future"),
-        (0, "long", "WARNING: The token store holds something that is no token, or one from the future"),
+        (61, 3600, "WARNING: The token store holds no valid token, or one from the future"),
+        (0, "long", "WARNING: The token store holds no valid token, or one from the future"),
     ],
     ids=["fresh", "from the future", "rubbish"],
 )

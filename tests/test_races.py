@@ -342,7 +342,7 @@ def test_a_hook_of_the_lent_session_that_asks_for_a_token_gets_an_error(sandbox,
     caught: list[BaseException] = []
 
     def ask(response: requests.Response, **_: Any) -> None:
-        with pytest.raises(RuntimeError, match="session lent for it") as raised:
+        with pytest.raises(RuntimeError, match="by a lent session's hook") as raised:
             get(sandbox, auth)
         caught.append(raised.value)
 
@@ -365,7 +365,7 @@ def test_an_error_of_such_a_hook_reaches_the_request(sandbox, session):
         auth.access_token()
 
     session.hooks["response"].append(ask)
-    with pytest.raises(RuntimeError, match="session lent for it"):
+    with pytest.raises(RuntimeError, match="by a lent session's hook"):
         get(sandbox, auth)
     session.hooks["response"].clear()
 

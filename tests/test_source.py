@@ -531,6 +531,30 @@ def test_all_share_the_error_of_one_renewal_each_with_a_copy_of_its_own(clock, s
     assert len({id(vars(each)) for each in raised}) == 8
 
 
+def test_the_error_that_is_remembered_until_a_named_time_keeps_nothing_alive(clock):
+    """Its traceback would hold all that the request which met it was at, for as long as no other token comes."""
+
+    class Held:
+        """What a request was at."""
+
+    def obtain(*_: object) -> Token:
+        raise named(20)
+
+    source = TokenSource(obtain, PATIENCE)
+
+    def request() -> weakref.ref[Held]:
+        held = Held()
+        with pytest.raises(TokenEndpointError):
+            source.token()
+        return weakref.ref(held)
+
+    reference = request()
+    gc.collect()
+    assert reference() is None
+    with pytest.raises(TokenEndpointError):
+        source.token()
+
+
 def test_an_error_that_can_not_be_copied_is_raised_for_all(clock, start, waiters):
     """Another one in its place would be worse than one object for all."""
     gate = Gate(PickyError(reason="no way"))
