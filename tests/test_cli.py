@@ -249,7 +249,7 @@ def test_sandbox_serves_until_interrupted(
 
 def test_a_shell_can_evaluate_what_sandbox_prints() -> None:
     """The sandbox goes on in the background while the shell goes on with the next command."""
-    script = 'eval "$("$@" sandbox & echo "pid=$!")"; trap \'kill "$pid"\' EXIT; "$@" token'
+    script = 'eval "$("$@" sandbox & echo pid=$! )"; trap \'kill "$pid"\' EXIT; "$@" token'
     with running("/bin/sh", "-c", script, "sh", *COMMAND) as process:
         out, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 0

@@ -41,23 +41,37 @@ def test_the_examples_run_as_they_stand(
         assert namespace["auth"].access_token() == token["access_token"]
         namespace["session"].close()
     assert namespace["response"].status_code == 200
-    assert capsys.readouterr().out == "True\n"
+    assert namespace["token"] == token["access_token"]
+    assert capsys.readouterr().out == "", "no error was met"
+
+
+def with_the_recipe_for_rate_limits(session: requests.Session) -> None:
+    """Have *session* use the adapter of the README's recipe for any URL."""
+    (recipe,) = [block for block in python_blocks() if "class MentionMeRetry" in block]
+    exec(compile(recipe, "README.md", "exec"), {"session": session})  # noqa: S102 - our own README
+    session.mount("http://", session.get_adapter(f"{DEMO}/api"))
 
 
 def test_the_recipe_for_rate_limits_waits_as_long_as_the_api_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A POST that got a 429 is sent again after X-RateLimit-Reset, or Retry-After where that is given."""
-    (recipe,) = [block for block in python_blocks() if "class MentionMeRetry" in block]
     waits: list[float] = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
     spent = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "17"}
     script = Answer(429, headers=spent), Answer(429, headers={**spent, "Retry-After": "3"}), Answer(body=b"{}")
     with Loopback(*script) as api, requests.Session() as session:
-        namespace: dict[str, Any] = {"session": session}
-        exec(compile(recipe, "README.md", "exec"), namespace)  # noqa: S102 - our own README
-        session.mount("http://", session.get_adapter(f"{DEMO}/api"))
+        with_the_recipe_for_rate_limits(session)
         assert session.post(f"{api.url}/api", json={"a": 1}, timeout=5).status_code == 200
         assert [request.json() for request in api.requests] == [{"a": 1}] * 3
     assert waits == [17, 3]
+
+
+def test_the_recipe_for_rate_limits_repeats_nothing_that_may_have_been_done() -> None:
+    """A POST or DELETE whose answer got lost is the caller's to repeat, or not."""
+    with Loopback(Answer(fault="close")) as api, requests.Session() as session:
+        with_the_recipe_for_rate_limits(session)
+        with pytest.raises(requests.ConnectionError):
+            session.delete(f"{api.url}/api", timeout=5)
+        assert len(api.requests) == 1
 
 
 def test_the_readme_names_each_option_and_error() -> None:
