@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 import responses
+from stores import Failing
 
 from requests_mentionme import MentionMeAuth
 
@@ -76,34 +77,6 @@ def test_a_request_elsewhere(mock: responses.RequestsMock, caplog: pytest.LogCap
     assert said(caplog) == ["WARNING: No token for https://foreign.example: it is not an origin of demo"]
 
 
-class Broken(dict[str, str]):
-    """A store of which one of the three methods fails."""
-
-    def __init__(self, method: str) -> None:
-        """Name the method."""
-        super().__init__()
-        self._method = method
-
-    def _fail(self, method: str) -> None:
-        if self._method == method:
-            raise OSError("what it says is its own affair")
-
-    def __getitem__(self, key: str) -> str:
-        """Read."""
-        self._fail("read")
-        return super().__getitem__(key)
-
-    def __setitem__(self, key: str, value: str) -> None:
-        """Write."""
-        self._fail("write")
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        """Remove."""
-        self._fail("remove")
-        super().__delitem__(key)
-
-
 @pytest.mark.parametrize(
     ("method", "line"),
     [
@@ -117,7 +90,8 @@ def test_a_store_that_fails(
 ) -> None:
     """What could not be done, and the kind of error alone, as its text may hold what was stored."""
     issue(mock, "one")
-    auth = MentionMeAuth("an-id", "a-secret", environment="demo", store=Broken(method))
+    store = Failing(OSError("what it says is its own affair"), method)
+    auth = MentionMeAuth("an-id", "a-secret", environment="demo", store=store)
     auth.access_token()
     auth.invalidate()
     assert sorted(said(caplog)) == ["INFO: Token obtained: demo, 3600 s to live", line]

@@ -27,6 +27,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import Failing
 
 from requests_mentionme import DEMO, PRODUCTION, InvalidClientError, MentionMeAuth, TokenEndpointError
 from requests_mentionme._source import TokenSource
@@ -61,33 +62,6 @@ class Recording(dict[str, str]):
         """Remove."""
         self.calls.append("remove")
         super().__delitem__(key)
-
-
-class Failing(dict[str, str]):
-    """A store some of whose methods raise."""
-
-    def __init__(self, error: BaseException, *methods: str) -> None:
-        super().__init__()
-        self.error, self.methods = error, methods
-
-    def __getitem__(self, key: str) -> str:
-        """Read, or not."""
-        self._may("read")
-        return super().__getitem__(key)
-
-    def __setitem__(self, key: str, value: str) -> None:
-        """Write, or not."""
-        self._may("write")
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        """Remove, or not."""
-        self._may("remove")
-        super().__delitem__(key)
-
-    def _may(self, method: str) -> None:
-        if method in self.methods:
-            raise self.error
 
 
 class Holding:
@@ -552,6 +526,19 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     return arrived
 
 
+def join_a_slow_renewal(
+    auth: MentionMeAuth, slow: Slow, carrying: requests.PreparedRequest, waiting: threading.Semaphore
+) -> tuple[str, requests.Response]:
+    """Send a request whose token is refused while a renewal reads the store; return what each of them got."""
+    with slow.held_up(), ThreadPoolExecutor(2) as pool, requests.Session() as session:
+        leading = pool.submit(auth.access_token)
+        assert slow.reached.wait(LONG)
+        refused = pool.submit(session.send, carrying, timeout=LONG)
+        assert waiting.acquire(timeout=LONG)
+        slow.go_on.set()
+        return leading.result(LONG), refused.result(LONG)
+
+
 def test_a_refused_token_from_the_store_holds_off_no_renewal(sandbox: Sandbox, waiting: threading.Semaphore) -> None:
     """A 401 that waited for a renewal got a stored token that is refused too: the next request is healed."""
     slow = Slow()
@@ -562,14 +549,8 @@ def test_a_refused_token_from_the_store_holds_off_no_renewal(sandbox: Sandbox, w
     dict.__setitem__(slow, key, stored(sandbox.tokens[1], time.time()))
     sandbox.revoke()
     auth._source._token = auth._source._token._replace(stale_at=0.0)
-    with slow.held_up(), ThreadPoolExecutor(2) as pool, requests.Session() as session:
-        leading = pool.submit(auth.access_token)
-        assert slow.reached.wait(LONG)
-        refused = pool.submit(session.send, carrying, timeout=LONG)
-        assert waiting.acquire(timeout=LONG)
-        slow.go_on.set()
-        assert leading.result(LONG) == sandbox.tokens[1]
-        refused.result(LONG)
+    token, _ = join_a_slow_renewal(auth, slow, carrying, waiting)
+    assert token == sandbox.tokens[1]
     assert get(sandbox, auth)[-1] == 200
 
 
@@ -582,14 +563,8 @@ def test_a_401_is_healed_though_the_renewal_under_way_finds_the_refused_token_in
     carrying = carrying_token_of(sandbox, auth)
     sandbox.revoke()
     auth._source._token = None
-    with slow.held_up(), ThreadPoolExecutor(2) as pool, requests.Session() as session:
-        leading = pool.submit(auth.access_token)
-        assert slow.reached.wait(LONG)
-        refused = pool.submit(session.send, carrying, timeout=LONG)
-        assert waiting.acquire(timeout=LONG)
-        slow.go_on.set()
-        leading.result(LONG)
-        assert refused.result(LONG).status_code == 200
+    _, response = join_a_slow_renewal(auth, slow, carrying, waiting)
+    assert response.status_code == 200
     assert get(sandbox, auth) == [200]
 
 

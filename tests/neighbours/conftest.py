@@ -1,6 +1,9 @@
 """Fixtures for the tests beside other libraries, whose modules are skipped where theirs is not installed."""
 
+from collections.abc import Iterator
+
 import pytest
+from freezegun import freeze_time
 
 from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
@@ -17,3 +20,17 @@ def other_merchant(sandbox: Sandbox) -> MentionMeAuth:
     """An auth with another API key than `auth`."""
     sandbox.add_client("other-id", "other-secret")
     return MentionMeAuth("other-id", "other-secret", environment=sandbox.environment)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The waits, for which the clock is put forward."""
+    asked: list[float] = []
+    with freeze_time() as clock:
+
+        def sleep(seconds: float) -> None:
+            asked.append(seconds)
+            clock.tick(seconds)
+
+        monkeypatch.setattr("time.sleep", sleep)
+        yield asked

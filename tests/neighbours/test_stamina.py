@@ -1,15 +1,13 @@
 """Beside `stamina`: tries around a call, at the time that the token endpoint names."""
 
-from collections.abc import Iterator
-
 import pytest
 import requests
-from freezegun import freeze_time
 
 from requests_mentionme import InvalidClientError, MentionMeAuth, TokenEndpointError
 from requests_mentionme.sandbox import Sandbox
 
 stamina = pytest.importorskip("stamina", reason="stamina is not installed")
+pytestmark = pytest.mark.usefixtures("waits")
 
 
 def may_pass(error: Exception) -> bool | float:
@@ -17,20 +15,6 @@ def may_pass(error: Exception) -> bool | float:
     if isinstance(error, TokenEndpointError):
         return error.retry_after or True
     return isinstance(error, (requests.ConnectionError, requests.Timeout))
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The waits, for which the clock is put forward."""
-    asked: list[float] = []
-    with freeze_time() as clock:
-
-        def sleep(seconds: float) -> None:
-            asked.append(seconds)
-            clock.tick(seconds)
-
-        monkeypatch.setattr("time.sleep", sleep)
-        yield asked
 
 
 def test_the_wait_is_the_one_that_the_token_endpoint_asks_for(

@@ -1,16 +1,15 @@
 """Beside `tenacity`: tries around a call, at the time that the token endpoint names."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from freezegun import freeze_time
 
 from requests_mentionme import InvalidClientError, MentionMeAuth, TokenEndpointError
 from requests_mentionme.sandbox import Sandbox
 
 tenacity = pytest.importorskip("tenacity", reason="tenacity is not installed")
+pytestmark = pytest.mark.usefixtures("waits")
 
 TRANSIENT = (TokenEndpointError, requests.ConnectionError, requests.Timeout)
 
@@ -19,20 +18,6 @@ def as_asked(state: Any) -> float:
     """Return how long to wait: as the token endpoint asked, or longer and longer."""
     asked = getattr(state.outcome.exception(), "retry_after", None)
     return asked or tenacity.wait_exponential_jitter()(state)
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The waits, for which the clock is put forward."""
-    asked: list[float] = []
-    with freeze_time() as clock:
-
-        def sleep(seconds: float) -> None:
-            asked.append(seconds)
-            clock.tick(seconds)
-
-        monkeypatch.setattr("time.sleep", sleep)
-        yield asked
 
 
 def retrying(wait: Any) -> Any:
