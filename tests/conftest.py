@@ -1,9 +1,15 @@
 """Fixtures for all tests: an environment without surprises, and a sandbox."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from freezegun import freeze_time
+from freezegun.api import FrozenDateTimeFactory
+from in_memory import in_thread
 
 from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
@@ -31,3 +37,25 @@ def sandbox() -> Iterator[Sandbox]:
 def auth(sandbox: Sandbox) -> MentionMeAuth:
     """An auth for the sandbox."""
     return MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment)
+
+
+@pytest.fixture
+def clock() -> Iterator[FrozenDateTimeFactory]:
+    """A clock that stands still at noon until a test calls `clock.tick(seconds)`.
+
+    The monotonic clock goes along, but shows another time, so that to mix up the two clocks is noticed.
+    """
+    noon = 1_767_268_800.0  # 2026-01-01T12:00:00Z
+    with (
+        freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as frozen,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(time, "monotonic", lambda: time.time() - noon + 100_000)
+        yield frozen
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., "Future[Any]"]]:
+    """Starts a call in a thread of its own, at the frozen time if there is one, and returns its future."""
+    with ThreadPoolExecutor(64) as pool:
+        yield lambda call, *args: pool.submit(in_thread(lambda: call(*args)))
