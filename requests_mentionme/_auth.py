@@ -1,27 +1,40 @@
-"""The adapter to `requests`: attaches the token, and retries once when it is refused."""
+"""The adapter to `requests`, and the public face of the library: attaches the token, and puts the hook in place."""
 
 import logging
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import requests
 from requests.auth import AuthBase
 
-from requests_mentionme._endpoint import ClientCredentials, TokenEndpoint
-from requests_mentionme._environment import PRODUCTION, Environment, displayed_origin, resolve_environment
-from requests_mentionme._retry import RetryOn401
+from requests_mentionme._credentials import CredentialsSource, FixedCredentials, ProvidedCredentials, Provider
+from requests_mentionme._endpoint import TokenEndpoint
+from requests_mentionme._environment import (
+    PRODUCTION,
+    Environment,
+    displayed_origin,
+    named_environment_of,
+    resolve_environment,
+)
+from requests_mentionme._errors import FramesCleared, Hidden
+from requests_mentionme._fork import tell_after_fork
+from requests_mentionme._retry import InertHook, RetryOn401
 from requests_mentionme._source import TokenSource
-from requests_mentionme._store import StoredTokens, TokenStore
-from requests_mentionme._token import Token
+from requests_mentionme._store import StoredTokens, TokenStore, check_store
+from requests_mentionme._supply import TokenSupply
 from requests_mentionme._wire import jwt_claims
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack  # in typing from Python 3.11; type checkers bring their own
 
 _logger = logging.getLogger("requests_mentionme")
-_Provider = Callable[[], tuple[str, str]]
-_MAX_ORIGINS_NAMED = 100
+_MOST_ORIGINS_NAMED = 100
+_NEVER_USED = "never used"
+_NO_HOOKS: dict[str, list[object]] = {"response": []}
+_OF_THIS_PROCESS = ("_source", "_hook", "_foreign_origins")
+_VARIABLES = ("MENTIONME_CLIENT_ID", "MENTIONME_CLIENT_SECRET")
 
 
 class _Options(TypedDict, total=False):
@@ -33,25 +46,33 @@ class _Options(TypedDict, total=False):
 
 
 class MentionMeAuth(AuthBase):
-    """Authenticates `requests` for Mention Me's Merchant API, as `session.auth` or as `auth=` of one request.
+    """Authenticates `requests` for Mention Me's Merchant API.
 
-    Gets a JWT by the OAuth 2.0 client credentials grant (RFC 6749 §4.4) on the first request, renews it before it
-    expires, and retries a request once with a new one if a 401 refuses it. Only requests to the origins of the
-    environment get a token. One object serves any number of sessions and threads, can be copied and pickled (without
-    its token), and works after a fork. A request that needs a token raises what `access_token` raises.
+    Example:
+        session = requests.Session()
+        session.auth = MentionMeAuth("client-id", "client-secret", environment="demo")
+        url = f"{session.auth.environment.base_url}/api/merchant/v2/customers"
+        session.post(url, json={"identifiers": [{"type": "email", "value": "ada@example.com"}]})
+
+    It works as `auth=` of a single request, too. On the first request it gets a JWT by the OAuth 2.0 client credentials
+    grant (RFC 6749 §4.4). It renews the token before it expires. When the API answers 401, it sends the request once
+    more with another token. Only requests to the origins of its environment get a token.
+
+    One object serves any number of sessions and threads. It can be copied and pickled, without its token, and works
+    after a fork. A request that needs a token raises what `access_token` raises.
 
     Args:
         client_id: The client id of an API key.
-        client_secret: Its secret.
-        environment: An `Environment`, `"production"`, `"demo"`, or the base URL of another one.
-        session: Carries the token requests alone, with its own proxies, CA, adapters or hooks; neither changed nor
-            closed. By default each renewal has a session of its own.
-        timeout: Seconds, 0.001 to 86400, to wait for the token endpoint: one number or (connect, read). A renewal as a
-            whole takes up to twice the sum.
-        refresh_margin: Seconds, 0 to 86400, before its end from which a token is renewed; at most 20 % of its life.
-        store: Where processes share tokens: a dict, or anything with `store[key]` (KeyError if absent), `store[key] =
-            str` and `del store[key]`. It holds a live token, and is pickled along, so mind who can read it. A store
-            that fails is a warning, and the endpoint is asked.
+        client_secret: The client secret of that key.
+        environment: Where to authenticate: `"production"`, `"demo"`, an `Environment`, or the base URL of another host.
+        session: A session for the token requests, with your own proxies, CA, adapters or hooks. It is neither changed
+            nor closed. By default each renewal has a session of its own.
+        timeout: How many seconds to wait for the token endpoint, from 0.001 to 86400: one number, or a pair (connect,
+            read). A renewal as a whole takes at most twice the sum of the two: 30 seconds with the defaults.
+        refresh_margin: How many seconds before its end a token is renewed, from 0 to 86400; at most 20 % of its life.
+        store: Where processes share a token: a dict, or any object with `store[key]` (which raises a `KeyError` where
+            nothing is stored), `store[key] = text` and `del store[key]`. It holds a live token, so mind who can read
+            it. Where it fails, a warning is logged and the token endpoint is asked. It is pickled with the auth.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -69,122 +90,217 @@ class MentionMeAuth(AuthBase):
         refresh_margin: float = 300,
         store: TokenStore | None = None,
     ) -> None:
-        self._credentials: ClientCredentials | _Provider = ClientCredentials(client_id, client_secret)
+        hidden_secret = Hidden(client_secret)
+        del client_secret  # before anything can fail, since an error keeps the local variables of this frame alive
+        self._credentials: CredentialsSource = FixedCredentials(client_id, hidden_secret)
         self._environment = resolve_environment(environment)
         if not isinstance(session, requests.Session | None):
             raise TypeError("session must be a requests.Session or None")
-        connect, read = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout, timeout)
-        pair = _seconds("timeout", connect, least=0.001), _seconds("timeout", read, least=0.001)
-        margin = _seconds("refresh_margin", refresh_margin, least=0)
-        self._endpoint = TokenEndpoint(self._environment, session, pair, margin)
-        self._stored = None if store is None else StoredTokens(store, self._environment.token_url, margin)
+        if store is not None:
+            check_store(store)
+        self._store = store
+        self._refresh_margin = _seconds("refresh_margin", refresh_margin, least=0)
+        self._endpoint = TokenEndpoint(self._environment, session, _timeout_pair(timeout), self._refresh_margin)
         self._start()
 
     def _start(self) -> None:
-        self._source = TokenSource(self._obtain, self._endpoint.patience)
+        """Make the parts that hold the state of this process, and are not copied or pickled."""
+        stored = None
+        if self._store is not None:
+            stored = StoredTokens(self._store, self._environment.token_url, self._refresh_margin)
+        supply = TokenSupply(self._credentials, stored, self._endpoint)
+        self._source = TokenSource(supply, self._endpoint.patience)
         self._hook = RetryOn401(self._environment, self._source)
-        self._origins_named: dict[str, object] = {}
+        self._foreign_origins = _ForeignOrigins(self._environment)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_source": None, "_hook": None}  # credentials and options travel; locks and tokens don't
+        return {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._start()
 
     def __repr__(self) -> str:
-        who = repr(self._credentials.client_id) if isinstance(self._credentials, ClientCredentials) else "provided"
-        return f"{type(self).__name__}({who}, environment={self._environment.name!r})"
+        name = type(self).__name__
+        if not hasattr(self, "_foreign_origins"):  # an error report may show it half-built
+            return f"<{name}, not set up>"
+        return f"{name}({self._credentials.display_name}, environment={self._environment.name!r})"
 
     @classmethod
     def from_env(cls, **options: "Unpack[_Options]") -> "Self":
-        """Make one from `MENTIONME_CLIENT_ID`, `MENTIONME_CLIENT_SECRET`, and `MENTIONME_ENVIRONMENT` where it is set.
+        """Make one from environment variables, which are read now.
+
+        `MENTIONME_CLIENT_ID` and `MENTIONME_CLIENT_SECRET` must be set. `MENTIONME_ENVIRONMENT` may be: it is a name or
+        a base URL, by default production.
+
+        Args:
+            options: `environment` (in place of the variable), `session`, `timeout`, `refresh_margin` and `store`, as
+                for the class.
 
         Raises:
-            ValueError: One of the first two is missing or empty; and as for the class, whose options may be given.
+            TypeError: As for the class.
+            ValueError: A variable is missing, empty or of no use; and as for the class.
         """
-        names = "CLIENT_ID", "CLIENT_SECRET", "ENVIRONMENT"
-        client_id, secret, environment = (os.environ.get(f"MENTIONME_{name}") for name in names)
-        if not client_id or not secret:
-            raise ValueError(f"environment variable MENTIONME_CLIENT_{'SECRET' if client_id else 'ID'} is not set")
-        options.setdefault("environment", environment or PRODUCTION)
-        return cls(client_id, secret, **options)
+        for variable in _VARIABLES:
+            if not os.environ.get(variable):
+                raise ValueError(f"the environment variable {variable} is not set. Set it: export {variable}=...")
+        if "environment" not in options:
+            options["environment"] = _environment_from_variable()
+        client_id, client_secret = _VARIABLES
+        return cls(os.environ[client_id], os.environ[client_secret], **options)  # no local variable holds the secret
 
     @classmethod
-    def from_provider(cls, provider: _Provider, **options: "Unpack[_Options]") -> "Self":
-        """Make one that asks *provider* for (client_id, client_secret) once for each renewal, so that keys can rotate.
+    def from_provider(cls, provider: Provider, **options: "Unpack[_Options]") -> "Self":
+        """Make one that asks a callable for the credentials, so that a key can be rotated without a restart.
 
-        Its exception is raised where a token is needed; while the old token lives, it is a warning.
+        Args:
+            provider: Returns a tuple (client_id, client_secret). It is asked once for each renewal. What it raises is
+                raised where a token is needed. While the token in hand still lives, that is a logged warning.
+            options: `environment`, `session`, `timeout`, `refresh_margin` and `store`, as for the class.
 
         Raises:
-            TypeError: *provider* can't be called; and as for the class, whose options may be given.
+            TypeError: *provider* can't be called; and as for the class.
             ValueError: As for the class.
         """
-        if not callable(provider):
-            raise TypeError("provider must be callable")
-        auth = cls("provided", "provided", **options)
-        auth._credentials = provider
+        hidden_provider = Hidden(provider)
+        del provider  # its `repr` may show a secret: that of `functools.partial` shows its arguments
+        credentials = ProvidedCredentials(hidden_provider)
+        # The constructor is called, so that it is a subclass's own. The id and the secret that it wants are never used.
+        auth = cls(_NEVER_USED, _NEVER_USED, **options)
+        auth._credentials = credentials
+        auth._start()
         return auth
+
+    @property
+    def environment(self) -> Environment:
+        """The environment that it authenticates for."""
+        return self._environment
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Attach a token to a request to a trusted origin; leave any other request as it is."""
         if not self._environment.trusts(r.url):
-            self._warn_once(displayed_origin(r.url))
+            self._foreign_origins.warn_once(r.url)
             return r
-        r.headers["Authorization"] = self._source.token().authorization
-        hooks = r.hooks["response"]
-        if self._hook not in hooks:  # it is, where a request is authenticated again
-            hooks.append(self._hook)  # as `register_hook` does after a check that costs more than all the rest here
+        token = self._source.fresh_token()
+        if token is None:
+            with FramesCleared():
+                token = self._source.token()
+        r.headers["Authorization"] = token.authorization
+        # A new dict, since copies of a request share one, and with it the list of hooks. The hook comes first, so that
+        # the hooks of the caller see the final response alone. `register_hook` would do neither.
+        r.hooks = {"response": [self._hook]} if r.hooks == _NO_HOOKS else self._with_hook(r.hooks)
         return r
 
-    def access_token(self) -> str:
+    def _with_hook(self, hooks: Mapping[str, Any]) -> dict[str, Any]:
+        """Return *hooks* with the hook of this auth in the place of that of any other."""
+        present: Any = hooks.get("response") or []
+        one_or_more = [present] if callable(present) else list(present)
+        others = [hook for hook in one_or_more if not isinstance(hook, RetryOn401 | InertHook)]
+        return {**hooks, "response": [self._hook, *others]}
+
+    def access_token(self, *, refused: str | None = None) -> str:
         """Return a token that is valid now, for another HTTP client.
+
+        Args:
+            refused: The token that a 401 came back for. Then another one is returned; or the same, for 30 seconds,
+                where a new token has been refused as well.
 
         Raises:
             InvalidClientError: The token endpoint refused the credentials.
-            TokenEndpointError: It gave no token this time, or named a time to wait.
+            TokenEndpointError: It gave no token this time, or named a time to wait, or another thread's token request
+                took too long.
             TokenResponseError: Its answer can't be used.
             requests.RequestException: A fault of the network on the way to it.
-            RuntimeError: Called from within a token request, say by a hook of the lent session.
+            RuntimeError: It was called from within a token request, by a hook of the lent session for example.
+            TypeError: *refused* is neither a string nor None.
         """
-        return self._source.token().value
+        hidden_token = Hidden(refused)
+        del refused
+        with FramesCleared():
+            return self._access_token(hidden_token)
+
+    def _access_token(self, refused: Hidden) -> str:
+        if refused.value is None:
+            return self._source.token().value
+        if not isinstance(refused.value, str):
+            raise TypeError("refused must be the token that was refused, as a string")
+        return self._source.replace_for_client(refused.value).value
 
     def claims(self) -> dict[str, Any]:
-        """Return the payload of the current token, `{}` where it is not a JWT; raise as `access_token` does.
+        """Return the payload of the token in hand, `{}` where it is no JWT. Get a token first if there is none.
 
-        It is not verified, and so for diagnosis only: `claims.env`, `claims.merchantId`, `scope`, `exp` (RFC 7519 §4).
+        The signature is not verified, so this is for diagnosis only. Mention Me documents `claims.env`,
+        `claims.merchantId` and `scope`; `exp` is of RFC 7519 §4.1.4. What it raises is what `access_token` raises.
         """
-        return jwt_claims(self.access_token())
+        with FramesCleared():
+            return jwt_claims(self._source.token().value)
 
     def invalidate(self, token: str | None = None) -> None:
-        """Drop the token in hand (in the store too), or only if it is *token*, and end hold-offs; a renewal goes on."""
-        if self._source.invalidate(token) and self._stored is not None:
-            self._stored.forget()
+        """Drop the token in hand, from the store as well, and end every pause between renewals.
 
-    def _obtain(self, tries: int, anew: bool) -> Token:  # noqa: FBT001 - always given by position, by the source
-        credentials = self._credentials
-        if not isinstance(credentials, ClientCredentials):
-            provided = credentials()
-            if not isinstance(provided, tuple) or len(provided) != 2:
-                raise TypeError("the provider of credentials must return (client_id, client_secret)")
-            credentials = ClientCredentials(*provided)
-        if self._stored is not None and not anew and (token := self._stored.read(credentials)):
-            _logger.info("Token taken from the store: %s", self._environment.name)
-            return token
-        token = self._endpoint.request_token(credentials, tries)
-        _logger.info("Token obtained: %s, %.0f s to live", self._environment.name, token.lifetime)
-        if self._stored is not None:
-            self._stored.write(credentials, token)
-        return token
+        A renewal that is under way goes on, and its token is kept.
 
-    def _warn_once(self, origin: str) -> None:
-        mine, named = object(), self._origins_named  # bounded; setdefault is atomic, so one of many threads warns
-        if len(named) < _MAX_ORIGINS_NAMED and named.setdefault(origin, mine) is mine:
-            _logger.warning("No token for %s: it is not an origin of %s", origin, self._environment.name)
+        Args:
+            token: Drop the token in hand only if it is this one.
+        """
+        hidden_token = Hidden(token)
+        del token
+        with FramesCleared():
+            self._source.invalidate(hidden_token.value)
+
+
+class _ForeignOrigins:
+    """Warns once of each origin that gets no token. What it remembers is bounded."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._named: set[str] = set()
+        self._lock = threading.Lock()  # guards the set
+        tell_after_fork(self)
+
+    def start_anew_after_fork(self) -> None:
+        """Make a new lock."""
+        self._lock = threading.Lock()
+
+    def warn_once(self, url: str | None) -> None:
+        """Log a warning, unless the origin of *url* was named before."""
+        origin = displayed_origin(url)
+        with self._lock:
+            if origin in self._named or len(self._named) >= _MOST_ORIGINS_NAMED:
+                return
+            self._named.add(origin)
+        covered = " and ".join(sorted(self._environment.origins))
+        other = named_environment_of(url)
+        hint = "" if other is None else f" Was environment={other.name!r} meant?"
+        _logger.warning(
+            "No token for %s: the environment %s covers %s alone.%s", origin, self._environment.name, covered, hint
+        )
+
+
+def _environment_from_variable() -> Environment:
+    try:
+        return resolve_environment(os.environ.get("MENTIONME_ENVIRONMENT") or PRODUCTION)
+    except ValueError as error:
+        raise ValueError(
+            f"the environment variable MENTIONME_ENVIRONMENT is of no use: {error}. "
+            "Set it, for example: export MENTIONME_ENVIRONMENT=demo"
+        ) from None
+
+
+def _timeout_pair(timeout: object) -> tuple[float, float]:
+    """Return the timeouts for the connection and for each read."""
+    if not isinstance(timeout, tuple | list):
+        seconds = _seconds("timeout", timeout, least=0.001)
+        return seconds, seconds
+    pair = cast("tuple[object, ...] | list[object]", timeout)
+    if isinstance(pair, list) or len(pair) != 2:
+        raise TypeError("timeout must be a number of seconds, or a pair of them as a tuple: (connect, read)")
+    connect, read = pair
+    return _seconds("timeout", connect, least=0.001), _seconds("timeout", read, least=0.001)
 
 
 def _seconds(name: str, value: object, *, least: float) -> float:
-    """Return a number of seconds, checked; None would mean to wait for ever."""
+    """Return a number of seconds, checked. None is refused, as it would mean to wait for ever."""
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise TypeError(f"{name} must be a number of seconds")
     if value is None or not least <= value <= 86_400:

@@ -1,26 +1,39 @@
-"""The token endpoint: one POST, its faults, its tries and its budget of time. The only I/O.
+"""The token endpoint: one POST, its faults, its tries and its budget of time. The only room with I/O.
 
-The client secret travels in the request's body. So no redirect is followed, and no exception leaves this module with
-that body. A session that was lent is neither changed nor closed. All times are in seconds.
+The client secret travels in the body of the request. So no redirect is followed, and no exception leaves this module
+with that body. A session that was lent is neither changed nor closed. All times are in seconds.
 """
 
 import random
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MemberDescriptorType, new_class
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 from requests import PreparedRequest, RequestException, Response, Session
 from requests.cookies import RequestsCookieJar, merge_cookies
 
-from requests_mentionme._environment import Environment
-from requests_mentionme._errors import InvalidClientError, MentionMeAuthError, TokenEndpointError, TokenResponseError
+from requests_mentionme._credentials import ClientCredentials
+from requests_mentionme._environment import Environment, is_on_this_machine
+from requests_mentionme._errors import (
+    InvalidClientError,
+    MentionMeAuthError,
+    TokenEndpointError,
+    TokenResponseError,
+    chain_of,
+    raise_again,
+)
 from requests_mentionme._token import Token, parse_token
 from requests_mentionme._version import __version__
-from requests_mentionme._wire import json_object, requested_wait, scrub, server_message
+from requests_mentionme._wire import json_object, requested_wait, scrub, server_words
 
-_MAX_BODY, _FIRST_BACKOFF = 64 * 1024, 0.5
+_LARGEST_BODY = 64 * 1024  # bytes
+_FIRST_BACKOFF = 0.5
+_REFUSED_CREDENTIALS = (400, 401, 403)  # RFC 6749 §5.2 has the first two; Mention Me does not document its own
+_SHORTEST_TIMEOUT = 0.001  # what is left of the budget may be less, and 0 would mean not to wait at all
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # what is not compressed can't unpack to more than was read
@@ -29,141 +42,276 @@ _HEADERS = {
 }
 
 
-class ClientCredentials:
-    """The id and secret (RFC 6749 §2.3.1) of an API key. Their form is not documented, so it is not checked."""
-
-    def __init__(self, client_id: str, client_secret: str) -> None:
-        self.client_id, self.client_secret = client_id, client_secret
-        for name, value in vars(self).items():
-            if not isinstance(value, str) or not value:
-                raise (ValueError if value == "" else TypeError)(f"{name} must be a non-empty string")
-
-
 class TokenEndpoint:
-    """A token endpoint. Without a lent *session* each renewal has its own, so that no connection is stale or forked."""
+    """The token endpoint of an environment.
+
+    Attributes:
+        environment: The environment.
+        patience: How long another thread may wait for a renewal: the budget, and one read that begins just before the
+            budget ends.
+    """
 
     def __init__(
         self, environment: Environment, session: Session | None, timeout: tuple[float, float], refresh_margin: float
     ) -> None:
-        self._environment, self._lent = environment, session
-        self._timeout, self._refresh_margin = timeout, refresh_margin
-        self._answered, self._budget = f"POST {environment.token_url} answered", 2 * sum(timeout)
-        self.patience = self._budget + timeout[1]  # for those who wait; a read may begin just before the budget ends
+        """Take what does not change.
+
+        Args:
+            environment: Whose token endpoint is asked.
+            session: The session to ask with. None makes a new one for each renewal, so that no connection is stale or
+                shared with a forked child.
+            timeout: Seconds to wait for a connection, and for each read.
+            refresh_margin: How many seconds before its end a token is to be renewed.
+        """
+        connect_timeout, read_timeout = timeout
+        self.environment = environment
+        self._lent_session = session
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._budget = 2 * (connect_timeout + read_timeout)
+        self.patience = self._budget + read_timeout
+        self._refresh_margin = refresh_margin
+        self._proxies = _no_proxies(environment.token_url) if is_on_this_machine(environment.token_url) else None
 
     def request_token(self, credentials: ClientCredentials, tries: int) -> Token:
-        """Ask for a token (RFC 6749 §4.4) and return it; raise one of our errors, or a fault of the network."""
-        deadline, backoff = time.monotonic() + self._budget, _FIRST_BACKOFF
-        with Session() if self._lent is None else nullcontext(_view_of(self._lent)) as session, _redacted():
-            while True:
-                outcome = self._try(session, credentials, deadline)
-                if isinstance(outcome, Token):
-                    return outcome
-                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - jitter parts a fleet, and is no secret
-                wait = max(getattr(outcome, "retry_after", None) or 0, jittered)
-                tries, backoff = tries - 1, backoff * 2
-                if tries == 0 or not _is_transient(outcome) or time.monotonic() + wait >= deadline:
-                    raise outcome
-                time.sleep(wait)
+        """Ask for a token (RFC 6749 §4.4), and again after a fault that may pass, in up to so many *tries*.
 
-    def _try(self, session: Session, who: ClientCredentials, deadline: float) -> Token | RequestException:
-        """Return the token or what went wrong; raise a read timeout, and what makes the body of a 2xx unreadable."""
-        sent_at, left = time.time(), max(deadline - time.monotonic(), 0.001)
+        Raises:
+            MentionMeAuthError: The endpoint answered, but not with a usable token.
+            requests.RequestException: A fault of the network.
+        """
+        deadline = time.monotonic() + self._budget
+        backoff = _FIRST_BACKOFF
+        with self._session() as session, _redacted():
+            while True:
+                tries -= 1
+                sent_at = time.time()
+                try:
+                    response = self._send(session, credentials, deadline)
+                    return self._token_in(response, credentials, sent_at, deadline)
+                except _Passing as passing:
+                    failure = passing.failure
+                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - it parts a fleet, and guards nothing
+                wait = max(getattr(failure, "retry_after", None) or 0.0, jittered)
+                if tries == 0 or time.monotonic() + wait >= deadline:
+                    raise_again(failure)
+                time.sleep(wait)
+                backoff *= 2
+
+    def _session(self) -> AbstractContextManager[Session]:
+        """Return the session for one renewal. Only one that was made for it is closed at the end."""
+        if self._lent_session is None:
+            return Session()
+        return nullcontext(_view_of(self._lent_session))
+
+    def _send(self, session: Session, credentials: ClientCredentials, deadline: float) -> Response:
+        left = max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)
         try:
-            response = session.post(
-                self._environment.token_url,
-                json=vars(who) | {"grant_type": "client_credentials"},
+            return session.post(
+                self.environment.token_url,
+                json={
+                    "client_id": credentials.client_id,
+                    "client_secret": credentials.client_secret,
+                    "grant_type": "client_credentials",
+                },
                 headers=_HEADERS,
-                auth=_guard,
-                timeout=(min(self._timeout[0], left), min(self._timeout[1], left)),
+                auth=_no_other_auth,
+                timeout=(min(self._connect_timeout, left), min(self._read_timeout, left)),
                 allow_redirects=False,
                 stream=True,
+                proxies=self._proxies,
             )
+        except requests.exceptions.SSLError:
+            raise  # a certificate is no better a second later
         except requests.ConnectionError as fault:
-            return fault
-        usable = 200 <= response.status_code < 300
+            raise _Passing(fault) from fault
+
+    def _token_in(self, response: Response, credentials: ClientCredentials, sent_at: float, deadline: float) -> Token:
+        """Read an answer in bounds, and return the token in it."""
+        is_success = 200 <= response.status_code < 300
         with response:
             try:
-                body = self._body(response, deadline)
+                body = self._read(response, deadline)
             except RequestException:
-                if usable:
+                if is_success:
                     raise
                 body = b""  # the status tells enough
-        fields = json_object(body)
-        said = server_message(fields, who.client_secret)
-        if not usable:
-            return self._refusal(response, body, said, who.client_secret)
-        try:
-            return parse_token(fields, response.headers.get("Date"), sent_at, self._refresh_margin)
-        except ValueError as flaw:
-            return TokenResponseError(f"{self._answered}, but {flaw}{said}. No token was obtained.")
+        if is_success:
+            return self._judge_success(response, body, credentials.client_secret, sent_at)
+        refusal = self._refusal(response, body, credentials)
+        if response.status_code == 429 or response.status_code >= 500:
+            raise _Passing(refusal)
+        raise refusal
 
-    def _body(self, response: Response, deadline: float) -> bytes:
-        what, body = f"{self._answered}, but", bytearray()
+    def _read(self, response: Response, deadline: float) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise TokenResponseError(f"{what} compressed, which was ruled out.")
+            raise TokenResponseError(f"{self._answered(response)}, but the answer is compressed, which was ruled out.")
+        body = bytearray()
         # Byte by byte: a larger read waits until it is filled, and a server that drips would outlast the budget.
         for byte in response.iter_content(1):
             body += byte
-            if len(body) > _MAX_BODY:
-                raise TokenResponseError(f"{what} with more than {_MAX_BODY} bytes.")
+            if len(body) > _LARGEST_BODY:
+                raise TokenResponseError(
+                    f"{self._answered(response)}, but the answer has more than {_LARGEST_BODY} bytes."
+                )
             if time.monotonic() >= deadline:
-                raise TokenEndpointError(f"{what} did not come to an end within {self._budget:g} s.")
+                raise TokenEndpointError(
+                    f"{self._answered(response)}, but the answer did not come to an end within {self._budget:g} s."
+                )
         return bytes(body)
 
-    def _refusal(self, response: Response, body: bytes, said: str, secret: str) -> MentionMeAuthError:
-        """Return the error for an answer that is not 2xx; of the answer it carries nothing that echoes the secret."""
-        status, what = response.status_code, f"{self._answered} {response.status_code}{said}."
-        shown = Response()  # not the one that came: that holds a connection, and may echo the secret anywhere
-        shown.status_code, shown.reason, shown.url = status, scrub(response.reason or "", secret), response.url
-        shown.request, shown.encoding, shown.elapsed = response.request, response.encoding, response.elapsed
-        shown.headers.update({name: scrub(value, secret) for name, value in response.headers.items()})
-        content = scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
-        vars(shown).update(_content=content, _content_consumed=True)
-        if status in (400, 401, 403):
-            what += f" Check the client id and secret: are they of an API key of {self._environment.name}?"
-            return InvalidClientError(what, response=shown)
-        if 300 <= status < 400:
-            what += " A redirect is not followed, since the client secret would go along."
-        error = TokenEndpointError(what, response=shown)
-        error.retry_after = requested_wait(response.headers, time.time())
+    def _judge_success(self, response: Response, body: bytes, secret: str, sent_at: float) -> Token:
+        """Return the token in a 2xx answer, or raise the error that says why there is none. Pure."""
+        fields = json_object(body)
+        if fields is None:
+            flaw = "is not a JSON object"
+        else:
+            try:
+                return parse_token(fields, response.headers.get("Date"), sent_at, self._refresh_margin)
+            except ValueError as missing:
+                flaw = f"has {missing}"
+        content_type = scrub(response.headers.get("Content-Type", "none"), secret)[:100]
+        sentences = [f"{self._answered(response)} with the content type {content_type!r}, but the answer {flaw}."]
+        words = server_words(fields, secret)
+        if words:
+            sentences.append(f"The server says {words}.")
+        if "html" in content_type.lower():
+            sentences.append("A proxy or a login page may have answered in the place of the token endpoint.")
+        sentences.append("No token was obtained.")
+        raise TokenResponseError(" ".join(sentences)) from None
+
+    def _refusal(self, response: Response, body: bytes, who: ClientCredentials) -> MentionMeAuthError:
+        """Return the error for an answer that is not 2xx. Pure but for the clock, which a named date needs."""
+        status = response.status_code
+        words = server_words(json_object(body), who.client_secret)
+        sentences = [f"{self._answered(response)}."]
+        if words:
+            sentences.append(f"The server says {words}.")
+        sentences.append(self._advice(status))
+        if status in _REFUSED_CREDENTIALS and who.client_secret != who.client_secret.strip():
+            sentences.append("The client secret begins or ends with white space: was it copied by mistake?")
+        kind = InvalidClientError if status in _REFUSED_CREDENTIALS else TokenEndpointError
+        error = kind(" ".join(sentences), response=_shown(response, body, who.client_secret))
+        if isinstance(error, TokenEndpointError):
+            error.retry_after = requested_wait(response.headers, time.time())
         return error
 
+    def _advice(self, status: int) -> str:
+        """Return what the reader of an error can do after an answer with this status."""
+        if status in (400, 401):
+            return f"Check the client id and secret: are they of an API key of {self.environment.name}?"
+        if status == 403:
+            return (
+                f"Check the client id and secret: are they of an API key of {self.environment.name}? "
+                "Something on the way may have refused the request as well: a firewall, or an allow-list of addresses."
+            )
+        if 300 <= status < 400:
+            return "A redirect is not followed, since the client secret would go along. Check the token URL."
+        if status == 429:
+            return "It limits how often it may be asked. The next request that needs a token asks again."
+        if status >= 500:
+            return "This is a fault on the side of the server. The next request that needs a token asks again."
+        return f"Check that the token URL of the environment {self.environment.name} is right."
 
-def _is_transient(fault: RequestException) -> bool:
-    """Return whether another try may end better: after a fault of the connection, a 429 or a 5xx."""
-    if fault.response is not None:
-        return fault.response.status_code == 429 or fault.response.status_code >= 500
-    return isinstance(fault, requests.ConnectionError) and not isinstance(fault, requests.exceptions.SSLError)
+    def _answered(self, response: Response) -> str:
+        return f"POST {self.environment.token_url} answered {response.status_code}"
 
 
-def _guard(request: PreparedRequest) -> PreparedRequest:
-    """Be the explicit auth of a token request, which keeps `.netrc` and the lent session's own auth out."""
+class _Passing(Exception):  # noqa: N818 - it never leaves this module: `failure` is what the caller gets
+    """A failure that may pass, so that another try may end better: no answer, a 429, or a 5xx."""
+
+    def __init__(self, failure: RequestException) -> None:
+        super().__init__()
+        self.failure = failure
+
+
+def _shown(response: Response, body: bytes, secret: str) -> Response:
+    """Return a response to attach to an error. It holds no connection, and nothing in it echoes the secret."""
+    shown = Response()
+    shown.status_code = response.status_code
+    shown.reason = scrub(response.reason or "", secret)
+    shown.url = response.url
+    shown.request = response.request
+    shown.encoding = response.encoding
+    shown.elapsed = response.elapsed
+    shown.headers.update({name: scrub(value, secret) for name, value in response.headers.items()})
+    content = scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
+    vars(shown).update(_content=content, _content_consumed=True)  # as if it had been read
+    return shown
+
+
+def _no_other_auth(request: PreparedRequest) -> PreparedRequest:
+    """Be the auth of a token request, so that neither `.netrc` nor the auth of a lent session is asked for one."""
     request.register_hook("response", _hide_redirect)
     return request
 
 
 def _hide_redirect(response: Response, **_: Any) -> None:
-    response.headers.pop("Location", None)  # `requests` reads a redirect without bounds, even one it is not to follow
+    """Take the target off a redirect. `requests` would read its body without bounds, even where it does not follow.
+
+    It is also how a token request is told from the caller's own requests: see `_redact`.
+    """
+    response.headers.pop("Location", None)
+
+
+def _no_proxies(url: str) -> dict[str, str]:
+    """Return the `proxies` that keep a request to *url* from any proxy, which would read the secret in plain `http`.
+
+    `requests` looks for a proxy by these four keys. None beats what the session or an environment variable says.
+    """
+    parts = urlsplit(url)
+    keys = (f"{parts.scheme}://{parts.hostname}", parts.scheme, f"all://{parts.hostname}", "all")
+    return cast("dict[str, str]", dict.fromkeys(keys))  # the types of `requests` do not know of None
 
 
 def _view_of(session: Session) -> Session:
-    """Return a session that shares everything of *session* but its cookie jar, which sending would change."""
-    view = object.__new__(type(session))
-    vars(view).update(vars(session), cookies=merge_cookies(RequestsCookieJar(), session.cookies))
+    """Return a session that shares everything of *session* but its cookie jar, which sending would change.
+
+    It is of the same class, since a class may override how requests are sent. A copy would not do: `requests` copies
+    few of a session's attributes, and makes new connection pools.
+    """
+    kind = type(session)
+    if hasattr(kind, "__del__"):
+        # The finalizer would run for the view as well, and close what belongs to the lent session.
+        kind = cast("type[Session]", new_class(kind.__name__, (kind,), exec_body=_without_finalizer))
+    view = object.__new__(kind)
+    vars(view).update(vars(session))
+    for base in kind.__mro__:
+        for slot in vars(base).values():
+            if isinstance(slot, MemberDescriptorType) and hasattr(session, slot.__name__):
+                slot.__set__(view, slot.__get__(session))
+    jar = RequestsCookieJar()
+    merge_cookies(jar, session.cookies)
+    view.cookies = jar
     return view
+
+
+def _without_finalizer(namespace: dict[str, Any]) -> None:
+    def do_nothing(_: Session) -> None:
+        """Leave the lent session as it is."""
+
+    namespace["__del__"] = do_nothing
 
 
 @contextmanager
 def _redacted() -> Generator[None]:
-    """Take the body off each token request attached to what is raised, or to what that came from."""
+    """Take the body off each token request that is attached to what is raised, or to what that came from."""
     try:
         yield
-    except Exception as error:
-        links: list[BaseException] = [error]
-        for link in links:  # grows while it is walked, but ends: a chain may be a ring
-            for holder in (link, link.response) if isinstance(link, RequestException) else ():
-                if holder is not None and isinstance(holder.request, PreparedRequest):
-                    holder.request = redacted = holder.request.copy()
-                    redacted.body, redacted.hooks = "[redacted]", {"response": []}
-            links += [it for it in (link.__cause__, link.__context__) if it is not None and it not in links]
+    except BaseException as error:
+        for link in chain_of(error):
+            if isinstance(link, RequestException):
+                _redact(link)
+                _redact(link.response)
         raise
+
+
+def _redact(holder: RequestException | Response | None) -> None:
+    if holder is None:
+        return
+    request = holder.request
+    if isinstance(request, PreparedRequest) and _hide_redirect in request.hooks.get("response", ()):
+        redacted = request.copy()
+        redacted.body = "[redacted]"
+        redacted.hooks = {"response": []}
+        holder.request = redacted

@@ -1,28 +1,169 @@
-"""The errors, split by what the reader does about them: fix the key, try later, report it."""
+"""The errors of this library, and what makes any exception fit to leave it.
+
+The classes are split by what their reader does: correct the API key, try again later, or find out who answered.
+An exception keeps the frames that it came through alive, with their local variables, and error reporters send those
+off. The frames of a token request hold the client secret. So the public entries clear them: see `FramesCleared`.
+"""
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 from requests import RequestException
 
+_CLEAR_CLOSES = sys.version_info < (3, 13)
+_SUSPENDABLE = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR of `inspect`, slow to import
+_OWN_PACKAGES = sys.stdlib_module_names | {"requests_mentionme", "requests", "urllib3"}
+
 
 class MentionMeAuthError(RequestException):
-    """No token could be obtained: the base of the three below. Network faults stay the exceptions of `requests`."""
+    """No token could be obtained. This is the base of the three errors below.
+
+    Faults of the network on the way to the token endpoint stay the exceptions of `requests`, such as `ConnectTimeout`.
+    """
 
 
 class InvalidClientError(MentionMeAuthError):
-    """The token endpoint refused the credentials (400, 401, 403; RFC 6749 §5.2). Another try won't help."""
+    """The token endpoint refused the credentials (400, 401 or 403; RFC 6749 §5.2). Another try does not help."""
 
 
 class TokenEndpointError(MentionMeAuthError):
-    """The token endpoint gave no token this time, or a wait for one ran out.
+    """The token endpoint gave no token this time, or the wait for another thread's token request took too long.
 
     Attributes:
-        retry_after: Seconds after which the endpoint asked to be tried again, None where it did not.
+        retry_after: The number of seconds after which the endpoint asked to be tried again. None if it did not ask.
     """
 
     retry_after: float | None = None
 
     def __str__(self) -> str:
-        return super().__str__() + ("" if self.retry_after is None else f" Try again in {self.retry_after:.0f} s.")
+        if self.retry_after is None:
+            return super().__str__()
+        return f"{super().__str__()} Try again in {self.retry_after:.0f} s."
 
 
 class TokenResponseError(MentionMeAuthError):
-    """The token endpoint answered 2xx with something that can't be used as a token."""
+    """The token endpoint answered with a 2xx status, but the answer can't be used as a token."""
+
+
+class Hidden:
+    """Holds a value that must not show in the local variables of a frame. The `repr` does not tell what it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def copy_of(error: Exception, **changes: Any) -> Exception:
+    """Return a copy of *error* for another thread to raise, without traceback, cause or context.
+
+    Args:
+        error: Any exception. It may have been made by a class whose constructor wants other arguments than it keeps.
+        changes: Attributes that differ in the copy.
+
+    Returns:
+        What `copy.copy` makes of it. Where that fails or makes another type: a new object with the same arguments and
+        attributes. Where even that fails: *error* itself, since to raise one object twice is better than to lose it.
+    """
+    twin = _copied(error)
+    if twin is None:
+        twin = _made_anew(error)
+    if twin is None:
+        twin = error
+    twin.args = error.args
+    vars(twin).update(vars(error), **changes)
+    return twin
+
+
+def _copied(error: Exception) -> Exception | None:
+    try:
+        twin = copy.copy(error)
+    except Exception:  # noqa: BLE001 - the constructor of a foreign class may raise anything
+        return None
+    return twin if type(twin) is type(error) else None
+
+
+def _made_anew(error: Exception) -> Exception | None:
+    try:
+        return type(error).__new__(type(error), *error.args)
+    except Exception:  # noqa: BLE001 - likewise
+        return None
+
+
+def raise_again(error: BaseException) -> NoReturn:
+    """Raise *error*, and keep the context that it has.
+
+    A plain `raise` would put what the caller is handling at the moment in the place of that context.
+    """
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+
+
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """Return *error*, its causes and contexts, and the members of groups among them; each once, though rings exist."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is None or any(link is known for known in found):
+            continue
+        found.append(link)
+        waiting += [link.__cause__, link.__context__]
+        waiting += getattr(link, "exceptions", ())  # of an ExceptionGroup, which came with Python 3.11
+    return found
+
+
+class FramesCleared:
+    """A context manager for a public entry: what is raised through it keeps no local variables of the frames below.
+
+    Whatever is raised, a `KeyboardInterrupt` too, its causes and contexts included, has all frames below the entry
+    cleared. Files and line numbers stay readable. What the caller was handling when it called is the caller's: those
+    frames are left alone. So is the frame of the entry itself, as it still runs. It must hold nothing secret.
+    """
+
+    __slots__ = ("_frames_of_caller",)
+
+    def __enter__(self) -> None:
+        self._frames_of_caller = set(_frames_of(sys.exc_info()[1]))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for frame in _frames_of(error):
+            if frame not in self._frames_of_caller and _may_be_cleared(frame):
+                _clear(frame)
+
+
+def _frames_of(error: BaseException | None) -> Iterator[FrameType]:
+    for link in chain_of(error):
+        traceback = link.__traceback__
+        while traceback is not None:
+            yield traceback.tb_frame
+            traceback = traceback.tb_next
+
+
+def _may_be_cleared(frame: FrameType) -> bool:
+    """Return whether clearing *frame* does no harm.
+
+    Before Python 3.13, to clear the frame of a suspended generator or coroutine closes it, and whoever stored its
+    exception may still need it. Those of this package and of what it is built on are known not to be needed.
+    """
+    is_suspendable = frame.f_code.co_flags & _SUSPENDABLE
+    return not is_suspendable or not _CLEAR_CLOSES or _top_package(frame) in _OWN_PACKAGES
+
+
+def _top_package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _clear(frame: FrameType) -> None:
+    with suppress(RuntimeError):  # it still runs, or is suspended
+        frame.clear()

@@ -1,8 +1,10 @@
-"""The 401 rule: a request whose token was refused is sent once more, faithfully, with another token."""
+"""The 401 rule: a request whose token was refused is sent once more, faithfully, with another token.
+
+A 401 says that the request was not applied (RFC 9110 §15.5.2), so even a POST may be sent again.
+"""
 
 import logging
 import time
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,98 +13,154 @@ from requests.cookies import extract_cookies_to_jar, get_cookie_header
 from requests.utils import rewind_body
 
 from requests_mentionme._environment import Environment, displayed_origin
-from requests_mentionme._source import TokenSource
+from requests_mentionme._errors import FramesCleared, raise_again
+from requests_mentionme._source import Failure, TokenSource
 
 _logger = logging.getLogger("requests_mentionme")
-_MAX_DRAIN = 64 * 1024
+_LARGEST_DRAIN = 64 * 1024  # bytes
+_LONGEST_DRAIN = 1.0  # seconds
 
 
 class RetryOn401:
     """The response hook of a request that carries a token.
 
     It keeps nothing of a request, so any thread may send one at any time: the refused token is read from its header.
-    Pickled or deep-copied with a request or a response it becomes inert: no credentials go along.
+    Pickled or deep-copied with a request or a response, it becomes inert, so that no credentials go along.
     """
 
     def __init__(self, environment: Environment, source: TokenSource) -> None:
-        self._environment, self._source = environment, source
+        self._environment = environment
+        self._source = source
 
     def __call__(self, response: Response, **kwargs: Any) -> Response:
-        """Return the answer to one retry of a 401 that can be retried; one, since an adapter runs no hooks."""
+        """Return the answer to one retry of a 401 that can be retried; any other response as it is."""
         if response.status_code != 401:
             return response
-        request, refused = response.request, _token_of(response.request)
-        adapter = getattr(response, "connection", None)  # None for a response from a cache
+        with FramesCleared():
+            return self._heal(response, **kwargs)
+
+    def _heal(self, response: Response, **kwargs: Any) -> Response:
+        request = response.request
         # A hook goes along on redirects, to other hosts too. So it is the origin that decides.
-        if adapter is None or not self._environment.trusts(request.url) or self._source.is_held_off(refused):
+        if not self._environment.trusts(request.url) or not _can_be_resent_through(response):
             return response
+        refused = _token_of(request)
+        if self._source.is_held_off(refused):
+            return _passed_on(response, "a new token has not helped lately")
         if not _rewind(request):
-            try:
-                self._source.replace(refused)  # so that the caller's own next try works
-            except Exception as error:  # noqa: BLE001 - whatever it was, the caller gets the 401
-                _logger.warning("Renewal after a 401 failed: %s", error)
-            return response
+            self._renew_for_the_next_try(refused)
+            return _passed_on(response, "its body can't be sent again")
         _drain(response)
-        token, renewed = self._source.replace(refused)
-        if token.value == refused:
+        outcome = self._source.replace(refused)
+        if isinstance(outcome, Failure):
+            raise_again(outcome.error)
+        if outcome.token.value == refused:
             return response
         origin = displayed_origin(request.url)
         _logger.info("Token refused by %s, retrying once", origin)
-        retried = _resend(response, token.authorization, **kwargs)
-        if renewed and retried.status_code == 401:
-            self._source.hold_off(token.value)
-            _logger.warning("New token refused by %s: check the scopes and environment of the API key", origin)
+        # One retry, since an adapter runs no hooks: a second 401 does not come back here.
+        retried = _resend(response, outcome.token.authorization, **kwargs)
+        if outcome.is_new and retried.status_code == 401:
+            self._source.hold_off(outcome.token.value, f"A token straight from the endpoint was refused by {origin}.")
         return retried
 
-    def __reduce__(self) -> tuple[type["_Inert"], tuple[()]]:
-        return _Inert, ()
+    def _renew_for_the_next_try(self, refused: str) -> None:
+        """Renew the token, so that the caller's own next try works. A failure is no reason to withhold the 401."""
+        outcome = self._source.replace(refused)
+        if isinstance(outcome, Failure):
+            _logger.warning("Renewal after a 401 failed: %s", outcome.error)
+
+    def __reduce__(self) -> tuple[type["InertHook"], tuple[()]]:
+        return InertHook, ()
 
 
-class _Inert:
+class InertHook:
+    """What is left of a `RetryOn401` in another process, or in a deep copy. It does nothing."""
+
     def __call__(self, response: Response, **_: Any) -> Response:
+        """Return the response as it is."""
         return response
+
+
+def _can_be_resent_through(response: Response) -> bool:
+    """Return whether *response* came through an adapter. One from a cache, or made by hand, did not."""
+    return getattr(response, "connection", None) is not None and response.raw is not None
+
+
+def _passed_on(response: Response, reason: str) -> Response:
+    _logger.info("401 of %s passed on: %s", displayed_origin(response.request.url), reason)
+    return response
 
 
 def _token_of(request: PreparedRequest) -> str:
     """Return the token that *request* carried; any other text where it carried none."""
     header = request.headers.get("Authorization", "")
-    return (header if isinstance(header, str) else header.decode("latin-1")).removeprefix("Bearer ")
+    text = header if isinstance(header, str) else header.decode("latin-1")
+    return text.removeprefix("Bearer ")
 
 
 def _rewind(request: PreparedRequest) -> bool:
     """Make the body ready to be sent again, or return False: another kind of body would go out empty, or hang."""
+    if isinstance(request.body, str | bytes | None):
+        return True
     try:
-        if not isinstance(request.body, str | bytes | None):
-            rewind_body(request)  # needs a known start, which a generator lacks
-    except (RequestException, ValueError):  # it can't be rewound; it is a closed file
+        rewind_body(request)  # needs a known start, which a generator does not have
+    except (RequestException, ValueError):  # it has none; or it is a closed file
         return False
     return True
 
 
 def _drain(response: Response) -> None:
-    """Read the rest of *response*, so that its connection is free; if it is too long or fails, close that instead."""
+    """Read the rest of *response*, so that its connection is free for the retry.
+
+    If the rest is too long, takes too long or fails, the connection is closed instead. What was read stays readable.
+    """
     body = bytearray()
-    with suppress(RequestException), response:
-        for chunk in response.iter_content(4096):
-            body += chunk
-            if len(body) > _MAX_DRAIN:
-                break
+    deadline = time.monotonic() + _LONGEST_DRAIN
+    try:
+        with response:
+            # Byte by byte: a larger read waits until it is filled, and a server that drips would hold up the retry.
+            for byte in response.iter_content(1):
+                body += byte
+                if len(body) > _LARGEST_DRAIN or time.monotonic() >= deadline:
+                    break
+    except RequestException:
+        pass  # its connection is closed, and what was read tells what there is to tell
     vars(response).update(_content=bytes(body), _content_consumed=True)  # as if the caller had read it
 
 
 def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:
-    """Return the answer to the request of *response*, sent again with this `Authorization` and what the hook got."""
+    """Return the answer to the request of *response*, sent again with this `Authorization`.
+
+    Args:
+        response: The 401. It becomes part of the history of the answer.
+        authorization: The value of the header.
+        kwargs: What the hook got: the caller's `timeout`, `stream`, `verify`, `cert` and `proxies`.
+    """
     request = response.request.copy()
     request.headers["Authorization"] = authorization
-    jar, sent = request._cookies, request.headers.pop("Cookie", None)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    if jar is not None and sent in (None, get_cookie_header(jar, request)):
-        extract_cookies_to_jar(jar, response.request, response.raw)
-        request.prepare_cookies(jar)
-    elif sent is not None:  # the caller's own
-        request.headers["Cookie"] = sent
+    _take_cookies(request, response)
     start = time.perf_counter()
     retried: Response = response.connection.send(request, **kwargs)
-    retried.elapsed = timedelta(seconds=time.perf_counter() - start)  # the session has timed the first exchange
+    retried.elapsed = timedelta(seconds=time.perf_counter() - start)  # the session has timed the first exchange only
     retried.history.append(response)
     retried.request = request
     return retried
+
+
+def _take_cookies(request: PreparedRequest, response: Response) -> None:
+    """Let the cookies that *response* set go out with *request*, unless the caller wrote a `Cookie` header.
+
+    The header is the session's own where the cookie jar makes the very same one. `requests` keeps a header that is
+    there, so it has to be taken off first.
+    """
+    jar = request._cookies  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    sent = request.headers.get("Cookie")
+    if jar is None:
+        return
+    request.headers.pop("Cookie", None)
+    if sent is None or sent == get_cookie_header(jar, request):
+        extract_cookies_to_jar(jar, response.request, response.raw)
+        request.prepare_cookies(jar)
+    else:
+        request.headers["Cookie"] = sent

@@ -1,196 +1,332 @@
-"""The current token and its renewal: the only part with state and locks.
+"""The token in hand, and the policy: what a request that needs a token does. The room with the state and the clock.
 
-A live token is read without a lock; what changes the state holds it, and does nothing slow meanwhile. Times are in
-seconds: tokens end by the wall clock, waits and hold-offs by the monotonic one.
+| the token in hand is | a request that needs a token |
+| --- | --- |
+| fresh | uses it, without a lock |
+| stale, and nobody renews it, and no early try has failed in the last 30 s | renews it early, in one try |
+| stale otherwise | uses it |
+| expired, refused by a 401, or absent, and a renewal is under way | waits for that renewal |
+| the same, none is under way, and the time that the endpoint named is not over | raises the endpoint's error again |
+| the same, and nothing stands in the way | leads a renewal, in up to three tries |
+
+| a renewal ends in | its leader | those who wait for it |
+| --- | --- | --- |
+| a token | keeps it and uses it | use it, without judging it again |
+| a failure, and it was early | logs a warning, and looks at the first table again | do the same |
+| a failure otherwise | raises it | raise a copy each |
+| an interrupt, a bug in a lent adapter, and the like | raises it | look again; one leads the next renewal, in one try |
+
+All times are in seconds. Tokens end by the wall clock. Waits and pauses end by the monotonic clock.
 """
 
-import copy
 import logging
-import os
 import threading
 import time
-import weakref
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from typing import NamedTuple
 
-from requests_mentionme._errors import TokenEndpointError
+from requests_mentionme._errors import TokenEndpointError, copy_of, raise_again
+from requests_mentionme._fork import tell_after_fork
+from requests_mentionme._renewal import Renewal
+from requests_mentionme._supply import SupplyFailed, TokenSupply
 from requests_mentionme._token import Token
 
 _logger = logging.getLogger("requests_mentionme")
-_TRIES, _HOLD_OFF, _LONGEST_NAMED_HOLD_OFF = 3, 30.0, 60.0
+_TRIES = 3
+_PAUSE = 30.0  # after a failed early try, and for 401s that a new token would not heal
+_LONGEST_NAMED_PAUSE = 60.0
 
 
-class _Renewal:
-    """One renewal: who leads it, and what it ended in once it is done."""
+class Usable(NamedTuple):
+    """What a request gets: a token, and whether it came straight from the token endpoint just now."""
 
-    def __init__(self) -> None:
-        self.leader, self.done = threading.get_ident(), threading.Event()
-        self.while_stale = self.anew = False
-        self.token: Token | None = None
-        self.error: Exception | None = None
+    token: Token
+    is_new: bool = False
+
+
+class Failure(NamedTuple):
+    """What a request gets where there is no token: the error to raise, which concerns all who need one."""
+
+    error: Exception
+
+
+class _Countdown:
+    """A length of time that has begun.
+
+    It counts only while what has passed lies between 0 and its own length. So a clock that jumps can't make it last:
+    a test suite that freezes the time moves the monotonic clock as well.
+    """
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._began_at = time.monotonic()
+
+    def left(self) -> float:
+        """Return how many seconds are left, 0 once it is over."""
+        passed = time.monotonic() - self._began_at
+        return self._length - passed if 0 <= passed < self._length else 0.0
+
+    def is_running(self) -> bool:
+        """Return whether it is not over yet."""
+        return self.left() > 0
+
+
+_OVER = _Countdown(0.0)
+
+
+class _NamedPause:
+    """The time that the endpoint named together with an error, up to which it is not asked again."""
+
+    def __init__(self, error: TokenEndpointError, seconds: float) -> None:
+        self._error = copy_of(error)  # the traceback of the original would keep alive what that request was at
+        self._named = seconds
+        self._length = min(seconds, _LONGEST_NAMED_PAUSE)
+        self._countdown = _Countdown(self._length)
+
+    def error(self) -> Exception | None:
+        """Return the error to raise now, with what is left of the named time. None once the pause is over."""
+        left = self._countdown.left()
+        if not left:
+            return None
+        return copy_of(self._error, retry_after=self._named - (self._length - left))
+
+
+class _HoldOff(NamedTuple):
+    """A token, and a time for which something holds for it."""
+
+    value: str
+    countdown: _Countdown
+
+    def holds_for(self, value: str) -> bool:
+        return self.value == value and self.countdown.is_running()
+
+
+_NOT_HELD = _HoldOff("", _OVER)
 
 
 class TokenSource:
-    """Hands out the current token, and renews it when it is due or was refused: one renewal at a time.
+    """Hands out the token in hand, and renews it when it is due or was refused: one renewal at a time."""
 
-    It takes how to *obtain* a token (in how many tries, and whether a stored one won't do) and how long to wait for it.
-    """
+    def __init__(self, supply: TokenSupply, patience: float) -> None:
+        """Begin without a token.
 
-    def __init__(self, obtain: Callable[[int, bool], Token], patience: float) -> None:
-        self._obtain, self._patience = obtain, patience
+        Args:
+            supply: How a token comes to be.
+            patience: How many seconds a thread waits for the renewals of others, all in all.
+        """
+        self._supply = supply
+        self._patience = patience
         self._token: Token | None = None
-        self._next_anew = False  # whether the next renewal must ask the endpoint, not the store
-        self._end_hold_offs()
-        self.forget_renewal()
-        _sources.add(self)
+        self._dropped: str | None = None  # the token that `invalidate` has dropped, until there is another one
+        self._renewal: Renewal | None = None  # the newest one; it may be over
+        self._end_pauses()
+        # Guards the attributes above and those that `_end_pauses` sets. It is reentrant, since a signal handler or a
+        # finalizer may ask for a token while its own thread is in here.
+        self._lock = threading.RLock()
+        tell_after_fork(self)
 
-    def forget_renewal(self) -> None:
-        """Drop a renewal under way: after a fork, the thread that led it is not in this process."""
-        self._renewal: _Renewal | None = None
-        self._lock = threading.RLock()  # reentrant: a signal handler or finalizer may ask while its thread is in here
+    def start_anew_after_fork(self) -> None:
+        """Drop the lock and the renewal, whose threads are not in this process."""
+        self._lock = threading.RLock()
+        self._renewal = None
+        self._token = self._supply.start_anew_after_fork(self._token)
 
-    def _end_hold_offs(self) -> None:
-        self._no_stale_try_before = 0.0
-        self._named: tuple[float, float, Exception] | None = None  # until when, the time named, the error
-        self._refused = ("", 0.0)  # the token, until when
+    def _end_pauses(self) -> None:
+        self._early_pause = _OVER  # in which no early renewal is tried
+        self._named_pause: _NamedPause | None = None
+        self._hold_off = _NOT_HELD  # the token whose 401s cause no renewal
+        self._replacement = _NOT_HELD  # the token that has replaced a refused one lately
+
+    def fresh_token(self) -> Token | None:
+        """Return the token in hand if it is fresh. This is what nearly every request does, so it takes no lock."""
+        token = self._token
+        # As in `Token.state`, which would be one more call for each request.
+        if token is not None and token.obtained_at <= time.time() < token.stale_at:
+            return token
+        return None
 
     def token(self) -> Token:
         """Return a live token; raise what the renewal raised where there is none."""
-        token = self._token
-        if token is not None and token.obtained_at <= time.time() < token.stale_at:
+        token = self.fresh_token()
+        if token is not None:
             return token
-        return self._settle(None)[0]
+        return _token_or_error(self._settle(refused=None))
 
-    def replace(self, refused: str) -> tuple[Token, bool]:
-        """Return another token than *refused*, or the same, held off; and whether it is straight from the endpoint."""
-        token, renewed = self._settle(refused)
-        if token.value == refused:
-            self.hold_off(refused)
-        return token, renewed
+    def replace(self, refused: str) -> Usable | Failure:
+        """Return another token than *refused*.
 
-    def hold_off(self, refused: str) -> None:
-        """Let 401s for *refused*, if it is current, cause no renewal for a while: a new one would be refused too."""
+        It is the same where the endpoint returns that very token again. Then 401s for it cause no renewal for a while.
+        """
+        outcome = self._settle(refused)
+        if isinstance(outcome, Usable) and outcome.token.value == refused:
+            self.hold_off(refused, "The token endpoint returned the very token that was refused. Does it cache tokens?")
+        return outcome
+
+    def replace_for_client(self, refused: str) -> Token:
+        """Return another token than *refused* for a client that does not say whether a retry went well.
+
+        So a token that replaced a refused one, and is refused itself soon after, is held off: it is returned again.
+        """
+        if self._replacement.holds_for(refused):
+            self.hold_off(refused, "A token straight from the token endpoint was refused as well.")
+        token = self._token
+        if token is not None and self.is_held_off(refused):
+            return token
+        outcome = self.replace(refused)
+        if isinstance(outcome, Usable) and outcome.is_new:
+            self._replacement = _HoldOff(outcome.token.value, _Countdown(_PAUSE))
+        return _token_or_error(outcome)
+
+    def hold_off(self, refused: str, what_happened: str) -> None:
+        """Let 401s for *refused*, if it is in hand, cause no renewal for a while: a new token would not heal them."""
         with self._lock:
-            if self._token is not None and self._token.value == refused:
-                self._refused = (refused, time.monotonic() + _HOLD_OFF)
+            if self._token is None or self._token.value != refused or self._hold_off.holds_for(refused):
+                return
+            self._hold_off = _HoldOff(refused, _Countdown(_PAUSE))
+        _logger.warning(
+            "%s Check the scopes and the environment of the API key. 401 answers are passed on for %.0f s.",
+            what_happened,
+            _PAUSE,
+        )
 
     def is_held_off(self, refused: str) -> bool:
-        """Return whether *refused* is current and held off."""
-        token, (held, until) = self._token, self._refused
-        return token is not None and token.value == refused == held and time.monotonic() < until
+        """Return whether *refused* is the token in hand, and its 401s cause no renewal at the moment."""
+        token = self._token
+        return token is not None and token.value == refused and self._hold_off.holds_for(refused)
 
-    def invalidate(self, value: str | None) -> bool:
-        """Drop the current token, or only if it is *value*, and return whether it was; end every hold-off."""
+    def invalidate(self, value: str | None) -> None:
+        """Drop the token in hand, or only if it is *value*, and end every pause. A renewal under way goes on."""
         with self._lock:
-            self._end_hold_offs()
-            if self._token is None or value not in (None, self._token.value):
-                return False
-            self._token, self._next_anew = None, True
-            return True
+            self._end_pauses()
+            token = self._token
+            if token is None or value not in (None, token.value):
+                return
+            self._dropped = token.value
+            self._token = None
+        self._supply.forget(token.value)
 
-    def _settle(self, refused: str | None) -> tuple[Token, bool]:
-        """Return a token to use, and whether it is straight from the endpoint; lead a renewal or wait for one."""
-        deadline = None
+    def _settle(self, refused: str | None) -> Usable | Failure:
+        """Do what the tables at the top say, for a request whose token was *refused*, or that has none (None)."""
+        tries = _TRIES
+        waited = 0.0
         while True:
-            mine = _Renewal()
-            try:
-                found = self._find(refused, mine)
-                if found is mine:
-                    self._lead(mine)
-            finally:
-                # Whatever happened, an interrupt in here too: a renewal that nobody leads would block all others.
-                try:
-                    self._end(mine)
-                finally:
-                    if not mine.done.is_set():
-                        self._end(mine)
-            if isinstance(found, Token):
-                return found, False
-            if found is not mine:
-                deadline = self._wait_for(found, deadline)
-            if found.token is not None and not (found.token.stored and found.token.value == refused):
-                return found.token, not found.token.stored
-            if found.error is not None and not found.while_stale:
-                raise _copy_of(found.error)
-            # A try with a token in hand failed, a leader was interrupted, or the store holds what was refused: again.
+            step = self._use_or_lead(refused, tries)
+            if step is None:
+                continue
+            if not isinstance(step, Renewal):
+                return step
+            began_at = time.monotonic()
+            if not step.wait(self._patience - waited):
+                if waited == 0:
+                    self._give_up(step)  # else it may have begun only while another one was waited for
+                return Failure(self._out_of_patience())
+            waited += time.monotonic() - began_at
+            if step.token is not None and not (step.is_from_store and step.token.value == refused):
+                return Usable(step.token, is_new=not step.is_from_store)
+            if step.error is not None and not step.is_early:
+                return Failure(copy_of(step.error))
+            if step.token is None and step.error is None:
+                tries = 1
 
-    def _find(self, refused: str | None, mine: _Renewal) -> Token | _Renewal:
-        """Return the token to use, the renewal to wait for, or *mine*, which from now on is the one under way."""
+    def _use_or_lead(self, refused: str | None, tries: int) -> Usable | Failure | Renewal | None:
+        """Take the next step, unless that is to wait: then return the renewal to wait for.
+
+        None means that an early renewal has failed, so that the first table is to be looked at again.
+        """
+        mine = Renewal()
+        with mine.held_by_leader:
+            try:
+                step = self._next_step(refused, mine)
+                return self._lead(mine, refused, tries) if step is mine else step
+            finally:
+                mine.is_over = True
+
+    def _next_step(self, refused: str | None, mine: Renewal) -> Usable | Failure | Renewal:
+        """Read the first table. *mine* is returned where it is to be led; from then on, others wait for it."""
         with self._lock:
-            token, renewal, now = self._token, self._renewal, time.monotonic()
-            if renewal is not None and renewal.leader == threading.get_ident():
-                raise RuntimeError("A token was asked for from within the token request, by a lent session's hook?")
+            under_way = self._renewal if self._renewal is not None and not self._renewal.is_over else None
+            if under_way is not None and under_way.is_led_by_this_thread:
+                raise RuntimeError(
+                    "A token was asked for within the token request itself. Does a hook, an adapter or the auth of the "
+                    "session that was lent to MentionMeAuth send requests that need a token?"
+                )
+            token = self._token
             if token is not None and token.value != refused:
                 state = token.state(time.time())
-                will_do = refused is not None or renewal is not None or now < self._no_stale_try_before
-                if state == "fresh" or (state == "stale" and will_do):
-                    return token
-                mine.while_stale = state == "stale"
-            if renewal is not None:
-                return renewal
-            if self._named is not None and now < self._named[0]:
-                raise _copy_of(self._named[2], retry_after=self._named[1] - now)
-            mine.anew, self._renewal = refused is not None or self._next_anew, mine
-            return mine
+                if state == "fresh":
+                    return Usable(token)
+                if state == "stale":
+                    may_renew = refused is None and under_way is None and not self._early_pause.is_running()
+                    return self._begin(mine, is_early=True) if may_renew else Usable(token)
+            if under_way is not None:
+                return under_way
+            error = None if self._named_pause is None else self._named_pause.error()
+            if error is not None:
+                return Failure(error)
+            return self._begin(mine, is_early=False)
 
-    def _lead(self, mine: _Renewal) -> None:
+    def _begin(self, mine: Renewal, *, is_early: bool) -> Renewal:
+        mine.is_early = is_early
+        self._renewal = mine
+        return mine
+
+    def _lead(self, mine: Renewal, refused: str | None, tries: int) -> Usable | Failure | None:
+        """Lead a renewal to its end. Return what the leader gets of it; None after an early one that failed."""
+        token = self._token
+        in_hand = self._dropped if token is None else token.value
         try:
-            mine.token = self._obtain(1 if mine.while_stale else _TRIES, mine.anew)
-        except Exception as error:
-            mine.error = error
-            if not mine.while_stale:
-                raise
-            _logger.warning("Renewal failed, next try in %.0f s; the token in hand is still used: %s", _HOLD_OFF, error)
+            supplied = self._supply.obtain(tries=1 if mine.is_early else tries, in_hand=in_hand, refused=refused)
+        except SupplyFailed as failure:
+            self._note_failure(mine, failure.reason)
+            return None if mine.is_early else Failure(failure.reason)
+        except BaseException:
+            if mine.is_early:
+                self._early_pause = _Countdown(_PAUSE)
+            raise
+        self._keep(mine, supplied.token, is_from_store=supplied.is_from_store)
+        return Usable(supplied.token, is_new=not supplied.is_from_store)
 
-    def _end(self, mine: _Renewal) -> None:
-        """Keep what *mine* ended in, if it was led, and free those who wait for it."""
+    def _keep(self, mine: Renewal, token: Token, *, is_from_store: bool) -> None:
+        """Take *token* in hand, and then show it to those who wait for *mine*."""
         with self._lock:
-            now, under_way, new, current = time.monotonic(), self._renewal is mine, mine.token, self._token
-            self._renewal = None if under_way else self._renewal
-            # One that was given up may end after others have got a newer token.
-            if new is not None and (under_way or current is None or current.obtained_at < new.obtained_at):
-                self._token, self._no_stale_try_before, self._named, self._next_anew = new, 0.0, None, False
-            if mine.while_stale and mine.error is not None:
-                self._no_stale_try_before = now + _HOLD_OFF
-            if isinstance(mine.error, TokenEndpointError) and mine.error.retry_after:
-                until = now + min(mine.error.retry_after, _LONGEST_NAMED_HOLD_OFF)
-                self._named = (until, now + mine.error.retry_after, _copy_of(mine.error))
-                self._no_stale_try_before = max(self._no_stale_try_before, until)
-        mine.done.set()
+            # One that all have given up may end after others have got a newer token.
+            is_current = self._renewal is mine
+            if is_current or self._token is None or self._token.obtained_at < token.obtained_at:
+                self._token = token
+                self._dropped = None
+                self._early_pause = _OVER
+                self._named_pause = None
+        mine.is_from_store = is_from_store
+        mine.token = token
 
-    def _wait_for(self, renewal: _Renewal, deadline: float | None) -> float:
-        """Wait for *renewal*, and return until when this thread would have waited in all."""
-        now = time.monotonic()
-        until = now + self._patience if deadline is None else deadline
-        if not renewal.done.wait(max(until - now, 0.0)):
-            with self._lock:
-                if self._renewal is renewal and deadline is None:  # not one that began while another was waited for
-                    self._renewal = None  # the next request may begin another
-            raise TokenEndpointError(f"Another thread's token request has not ended within {self._patience:g} s.")
-        return until
+    def _note_failure(self, mine: Renewal, error: Exception) -> None:
+        """Show a copy of *error* to those who wait for *mine*, and note how long not to try again."""
+        mine.error = copy_of(error)  # the traceback of the original would keep alive what the leader was at
+        pause = _PAUSE
+        if isinstance(error, TokenEndpointError) and error.retry_after:
+            self._named_pause = _NamedPause(error, error.retry_after)
+            pause = max(pause, min(error.retry_after, _LONGEST_NAMED_PAUSE))
+        if mine.is_early:
+            self._early_pause = _Countdown(pause)
+            _logger.warning(
+                "Renewal failed, and no request tries again for %.0f s. The token in hand still lives and is used. %s",
+                pause,
+                error,
+            )
 
+    def _give_up(self, renewal: Renewal) -> None:
+        """Let the next request begin another renewal, since *renewal* takes too long."""
+        with self._lock:
+            if self._renewal is renewal:
+                self._renewal = None
 
-def _copy_of(error: Exception, **changes: Any) -> Exception:
-    """Return a copy of *error* without its traceback, whatever arguments its constructor wants."""
-    twin = error
-    with suppress(Exception):
-        twin = type(error).__new__(type(error), *error.args)
-    with suppress(Exception):
-        copied = copy.copy(error)
-        twin = copied if type(copied) is type(error) else twin
-    twin.args = error.args
-    vars(twin).update(vars(error), **changes)
-    return twin
-
-
-_sources = weakref.WeakSet[TokenSource]()
+    def _out_of_patience(self) -> TokenEndpointError:
+        return TokenEndpointError(
+            f"Another thread's token request has not ended within {self._patience:g} s. "
+            "The next request that needs a token asks again."
+        )
 
 
-def _forget_renewals() -> None:
-    for source in _sources:
-        source.forget_renewal()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_forget_renewals)
+def _token_or_error(outcome: Usable | Failure) -> Token:
+    if isinstance(outcome, Failure):
+        raise_again(outcome.error)
+    return outcome.token

@@ -1,53 +1,92 @@
-"""The optional store, where processes share tokens. It may fail, and what it holds is read without trust."""
+"""The tokens of one token endpoint in a mapping that processes share. It may fail, and is read without trust.
+
+Processes that share a token would all find it stale at the same moment, and would all ask for the next one. So each
+draws a moment of its own within the first half of the margin. The first to be due renews the token and stores it.
+The others find the new one when their own moments come.
+"""
 
 import hashlib
 import json
 import logging
+import os
 import time
+from collections.abc import MutableSequence
 from typing import Any, Protocol
 
-from requests_mentionme._endpoint import ClientCredentials
+from requests_mentionme._credentials import ClientCredentials
 from requests_mentionme._token import LONGEST_LIFETIME, Token, make_token
 from requests_mentionme._wire import HEADER_SAFE, json_object, number
 
 _logger = logging.getLogger("requests_mentionme")
-_CLOCK_SKEW = 60.0  # seconds, from machine to machine
+_CLOCK_SKEW = 60.0  # seconds that the clocks of two machines may differ
+_METHODS = ("__getitem__", "__setitem__", "__delitem__")
+_SHORTEST_TOKEN = 20  # characters; a word of an error that is as long could be a token
 
 
 class TokenStore(Protocol):
-    """What may be a store: a dict, or anything with these three of its methods; KeyError where nothing is stored."""
+    """What may be a store: a dict, or anything with these three of its methods.
 
-    def __getitem__(self, key: str, /) -> str: ...
-    def __setitem__(self, key: str, value: str, /) -> None: ...
-    def __delitem__(self, key: str, /) -> None: ...
+    `__getitem__` raises a `KeyError` where nothing is stored. It may return bytes.
+    """
+
+    def __getitem__(self, key: str, /) -> str | bytes:
+        """Return what is stored."""
+        ...
+
+    def __setitem__(self, key: str, value: str, /) -> None:
+        """Store a text in place of what was there."""
+        ...
+
+    def __delitem__(self, key: str, /) -> None:
+        """Remove what is stored."""
+        ...
+
+
+def check_store(store: object) -> None:
+    """Raise a TypeError unless *store* may be a store."""
+    kind = type(store)
+    if issubclass(kind, MutableSequence) or not all(hasattr(kind, method) for method in _METHODS):
+        raise TypeError(
+            "store must be a dict, or an object with store[key], store[key] = text and del store[key], "
+            f"and not a {kind.__name__}"
+        )
 
 
 class StoredTokens:
-    """The tokens of one token endpoint in a store, each under a digest of the credentials it was issued to."""
+    """The tokens of one token endpoint in a store, each under a digest of the credentials that it was issued to."""
 
     def __init__(self, store: TokenStore, token_url: str, refresh_margin: float) -> None:
-        self._store, self._token_url, self._refresh_margin = store, token_url, refresh_margin
+        self._store = store
+        self._token_url = token_url
+        self._refresh_margin = refresh_margin
         self._newest_key: str | None = None  # of the token that was taken from here or put here last
+        self.draw_seed()
 
-    def read(self, credentials: ClientCredentials) -> Token | None:
-        """Return the stored token if it is fresh by this machine's clock."""
-        key, now = self._key(credentials), time.time()
+    def draw_seed(self) -> None:
+        """Draw the seed of the moments at which this object renews tokens. No two processes have the same."""
+        self._seed = os.urandom(16)
+
+    def with_own_moment(self, token: Token) -> Token:
+        """Return *token* with the moment at which this object renews it, the same however often it is asked."""
+        digest = hashlib.sha256(self._seed + token.value.encode()).digest()
+        return token.with_stale_state_delayed(int.from_bytes(digest[:8], "big") / 2**64)
+
+    def read(self, credentials: ClientCredentials, *, but_not: str | None) -> Token | None:
+        """Return the stored token if it is fresh by this machine's clock, and is not the one with this value."""
+        key = self._key(credentials)
         try:
-            fields = json_object(self._store[key].encode()) or {}
+            fields = self._fields_at(key)
         except KeyError:
             return None
-        except Exception as error:  # noqa: BLE001 - a store may raise anything, and is no reason to fail
-            _logger.warning("The token store can't be read: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a store may raise anything, and that is no reason to fail
+            _logger.warning("The token store can't be read: %s", _reason(error))
             return None
-        value: Any = fields.get("access_token")
-        obtained_at, lifetime = number(fields.get("obtained_at")), number(fields.get("lifetime")) or 0.0
-        good = isinstance(value, str) and HEADER_SAFE.fullmatch(value) and 0 < lifetime <= LONGEST_LIFETIME
-        if not good or obtained_at is None or obtained_at > now + _CLOCK_SKEW:
+        now = time.time()
+        token = self._token_in(fields, now)
+        if token is None:
             _logger.warning("The token store holds no valid token, or one from the future")
             return None
-        token = make_token(value, obtained_at, lifetime, self._refresh_margin)
-        token = token._replace(obtained_at=min(obtained_at, now), stored=True)
-        if token.state(now) != "fresh":
+        if token.value == but_not or token.state(now) != "fresh":
             return None
         self._newest_key = key
         return token
@@ -59,17 +98,49 @@ class StoredTokens:
         try:
             self._store[self._newest_key] = json.dumps(content)
         except Exception as error:  # noqa: BLE001 - likewise
-            _logger.warning("The token store can't be written: %s", type(error).__name__)
+            _logger.warning("The token store can't be written: %s", _reason(error))
 
-    def forget(self) -> None:
-        """Remove the token that was taken from here or put here last."""
+    def forget(self, value: str) -> None:
+        """Remove the token with this value, unless another process has stored a newer one in its place."""
+        if self._newest_key is None:
+            return
         try:
-            if self._newest_key is not None:
+            if self._fields_at(self._newest_key).get("access_token") == value:
                 del self._store[self._newest_key]
+        except KeyError:
+            pass  # it is gone already
         except Exception as error:  # noqa: BLE001 - likewise
-            if not isinstance(error, KeyError):
-                _logger.warning("The token store can't be written: %s", type(error).__name__)
+            _logger.warning("The token store can't be cleared: %s", _reason(error))
+
+    def _fields_at(self, key: str) -> dict[str, Any]:
+        stored = self._store[key]
+        body = stored if isinstance(stored, bytes) else stored.encode()
+        return json_object(body) or {}
+
+    def _token_in(self, fields: dict[str, Any], now: float) -> Token | None:
+        """Return the token that was stored, None where there is none that could be one."""
+        value = fields.get("access_token")
+        obtained_at = number(fields.get("obtained_at"))
+        lifetime = number(fields.get("lifetime"))
+        if not isinstance(value, str) or not HEADER_SAFE.fullmatch(value):
+            return None
+        if obtained_at is None or obtained_at > now + _CLOCK_SKEW:
+            return None
+        if lifetime is None or not 0 < lifetime <= LONGEST_LIFETIME:
+            return None
+        # A writer whose clock is a little ahead says that the token is from the future, where no token may be used.
+        token = make_token(value, min(obtained_at, now), lifetime, self._refresh_margin)
+        return self.with_own_moment(token)
 
     def _key(self, credentials: ClientCredentials) -> str:
         identity = json.dumps([self._token_url, credentials.client_id, credentials.client_secret])
         return f"requests-mentionme:{hashlib.sha256(identity.encode()).hexdigest()}"
+
+
+def _reason(error: Exception) -> str:
+    """Return the class of *error* and its words, unless a word is so long that it could be a token."""
+    name = type(error).__name__
+    words = str(error)
+    if not words or any(len(word) >= _SHORTEST_TOKEN for word in words.split()):
+        return name
+    return f"{name}: {' '.join(words.split())[:200]!r}"

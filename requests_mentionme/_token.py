@@ -1,70 +1,138 @@
-"""The access token: one immutable value with its deadlines. Pure; knows no clock and no network.
+"""The access token: one value with its deadlines. Pure; it knows no clock, no network and no store.
 
-All times are in seconds. A token's life counts from just before the request that brought it was sent, by this
-machine's clock. From the server only lengths of time are taken, so that a clock that is hours off does no harm.
+All times are in seconds. A token's life counts from just before the sending of the request that brought it, by the
+clock of this machine. From the server only lengths of time are taken, so a clock that is hours off does no harm.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from requests_mentionme._wire import HEADER_SAFE, http_date, jwt_claims, number
 
-LONGEST_LIFETIME, _UNKNOWN_LIFETIME = 86_400.0, 300.0
+LONGEST_LIFETIME = 86_400.0
+_UNKNOWN_LIFETIME = 300.0
+_MARGIN_SHARE = 0.20  # of the lifetime, at most
+_LONGEST_LAST_MOMENT = 10.0
+_LAST_MOMENT_SHARE = 0.05  # of the lifetime, at most
 
 
-class Token(NamedTuple):
-    """An access token, and its deadlines in seconds since the epoch."""
+class Token:
+    """An access token that is never changed after it was made.
 
-    value: str
-    authorization: str  # the header's value (RFC 6750 §2.1)
-    obtained_at: float
-    stale_at: float
-    expired_at: float  # a moment before its end: it must survive the way to the server
-    lifetime: float
-    stored: bool = False  # whether it comes from a store rather than the endpoint
+    It is no tuple and no dataclass: error reporters list the fields of those, and a field holds the token.
+
+    Attributes:
+        value: The token itself.
+        authorization: The value of the `Authorization` header (RFC 6750 §2.1).
+        obtained_at: When its life began, in seconds since the epoch. Likewise for the next three.
+        margin_at: When the margin begins, in which it is to be renewed.
+        stale_at: When its owner begins to renew it: at `margin_at`, or somewhat later.
+        expired_at: When it is of no more use: a moment before its end, since it must survive the way to the server.
+        lifetime: How many seconds it lives.
+    """
+
+    __slots__ = ("authorization", "expired_at", "lifetime", "margin_at", "obtained_at", "stale_at", "value")
+
+    def __init__(
+        self, value: str, *, obtained_at: float, margin_at: float, stale_at: float, expired_at: float, lifetime: float
+    ) -> None:
+        self.value: Final = value
+        self.authorization: Final = f"Bearer {value}"
+        self.obtained_at: Final = obtained_at
+        self.margin_at: Final = margin_at
+        self.stale_at: Final = stale_at
+        self.expired_at: Final = expired_at
+        self.lifetime: Final = lifetime
 
     def __repr__(self) -> str:
-        return object.__repr__(self)
+        return f"<Token, {self.lifetime:.0f} s to live from {self.obtained_at:.0f}>"
 
     def state(self, now: float) -> Literal["fresh", "stale", "expired"]:
-        """Return the state at *now*. If the clock was set back, how much is left can't be told: expired."""
+        """Return the state at *now*. With a clock that was set back, how much is left can't be told: expired."""
         if not self.obtained_at <= now < self.expired_at:
             return "expired"
         return "fresh" if now < self.stale_at else "stale"
 
+    def seconds_left(self, now: float) -> float:
+        """Return how many seconds of its life are left at *now*, below zero if it has ended."""
+        return self.obtained_at + self.lifetime - now
 
-def parse_token(fields: Mapping[str, Any] | None, date: str | None, sent_at: float, refresh_margin: float) -> Token:
-    """Return the token in a 2xx answer's JSON (RFC 6749 §5.1), given its `Date`; raise ValueError if it has none."""
-    if fields is None:
-        raise ValueError("not with a JSON object")
-    value, kind = fields.get("access_token"), fields.get("token_type")
+    def with_stale_state_delayed(self, fraction: float) -> "Token":
+        """Return this token, but stale only from a moment within the first half of its margin.
+
+        Args:
+            fraction: Which moment: 0 is the start of the margin, 1 its middle, or the last moment where that is
+                earlier. So a token without a stale state stays as it is.
+        """
+        end = self.obtained_at + self.lifetime
+        latest = min((self.margin_at + end) / 2, self.expired_at)
+        return Token(
+            self.value,
+            obtained_at=self.obtained_at,
+            margin_at=self.margin_at,
+            stale_at=self.margin_at + fraction * (latest - self.margin_at),
+            expired_at=self.expired_at,
+            lifetime=self.lifetime,
+        )
+
+
+def parse_token(fields: Mapping[str, Any], date: str | None, sent_at: float, refresh_margin: float) -> Token:
+    """Return the token in the JSON object of a 2xx answer (RFC 6749 §5.1).
+
+    Args:
+        fields: The JSON object.
+        date: The `Date` header of the answer, if any.
+        sent_at: When the request was sent, in seconds since the epoch.
+        refresh_margin: How many seconds before its end the token is to be renewed.
+
+    Raises:
+        ValueError: It holds no usable token. The text says why, in words that follow "the answer has".
+    """
+    value = fields.get("access_token")
     if not isinstance(value, str) or not value:
-        raise ValueError("without an access_token")
+        raise ValueError("no access_token")
     if not HEADER_SAFE.fullmatch(value):
-        raise ValueError("with an access_token that a header can't carry")
-    if kind is not None and str(kind).lower() != "bearer":  # in any case of letters (RFC 6749 §5.1)
-        raise ValueError("with a token_type other than bearer")
+        raise ValueError("an access_token with characters that a header can't carry")
+    token_type = fields.get("token_type")
+    if token_type is not None and str(token_type).lower() != "bearer":  # in any case of letters (RFC 6749 §5.1)
+        raise ValueError("a token_type other than bearer")
     lifetime = _lifetime(fields.get("expires_in"), jwt_claims(value), http_date(date), sent_at)
+    if lifetime is None:
+        raise ValueError("an access_token that has already expired")
     return make_token(value, sent_at, lifetime, refresh_margin)
 
 
 def make_token(value: str, obtained_at: float, lifetime: float, refresh_margin: float) -> Token:
-    """Return a token that is stale for its last *refresh_margin* seconds, or for the last 20 % of a short life."""
-    last_moment = min(10.0, 0.05 * lifetime)
-    margin = max(last_moment, min(refresh_margin, 0.20 * lifetime))
+    """Return a token whose margin is its last *refresh_margin* seconds, or the last 20 % of a short life."""
+    last_moment = min(_LONGEST_LAST_MOMENT, _LAST_MOMENT_SHARE * lifetime)
+    margin = min(refresh_margin, _MARGIN_SHARE * lifetime)
     end = obtained_at + lifetime
-    return Token(value, f"Bearer {value}", obtained_at, end - margin, end - last_moment, lifetime)
+    margin_at = end - max(margin, last_moment)  # a margin within the last moment leaves no stale state
+    return Token(
+        value,
+        obtained_at=obtained_at,
+        margin_at=margin_at,
+        stale_at=margin_at,
+        expired_at=end - last_moment,
+        lifetime=lifetime,
+    )
 
 
-def _lifetime(expires_in: object, claims: Mapping[str, Any], date: float | None, sent_at: float) -> float:
-    """Return the seconds to live: the smallest positive measure, by the local clock only where there is no other."""
-    exp, given = number(claims.get("exp")), number(expires_in)
-    measures = [] if given is None else [given]
+def _lifetime(expires_in: object, claims: Mapping[str, Any], date: float | None, sent_at: float) -> float | None:
+    """Return the seconds to live: the smallest positive measure. None where there are measures, but none positive.
+
+    The local clock measures only where nothing else does. That the claim `exp` lies in the past is no error beside a
+    positive `expires_in`: the clocks of servers differ as well, and a 401 puts it right.
+    """
+    exp = number(claims.get("exp"))
+    measures = [number(expires_in)]
     if exp is not None:
         measures += [exp - start for start in (number(claims.get("iat")), date) if start is not None]
-        if date is None and not any(measure > 0 for measure in measures):
-            measures.append(exp - sent_at)
-    left = min((measure for measure in measures if measure > 0), default=None if measures else _UNKNOWN_LIFETIME)
-    if left is None:
-        raise ValueError("with an access_token that has already expired")
-    return min(left, LONGEST_LIFETIME)
+    given = [measure for measure in measures if measure is not None]
+    positive = [measure for measure in given if measure > 0]
+    if not positive and exp is not None and date is None:
+        given.append(exp - sent_at)
+        positive = [measure for measure in given if measure > 0]
+    if positive:
+        return min(*positive, LONGEST_LIFETIME)
+    return None if given else _UNKNOWN_LIFETIME

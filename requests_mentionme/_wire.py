@@ -3,12 +3,23 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any, cast
-from urllib.parse import quote
 
+_REPLACEMENT = "[secret]"
+_BACKSLASH = r"(?: \\ | %(?:25)*5c )"  # as it is, or as in a URL; one more 25 for each time it is put into a URL
+_SPELLING = re.compile(
+    rf"""
+    (?P<unicode> (?: {_BACKSLASH}+ u[0-9a-f]{{4}} )+ )
+    | {_BACKSLASH}+ (?P<escaped> [^\\%] )?
+    | (?P<percent> (?: (?!{_BACKSLASH}) %(?:25)*[0-9a-f]{{2}} )+ )
+    | (?P<plain> . )
+    """,
+    flags=re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+_PLAIN_FORM = str.maketrans("\n\r\t\b\f+", "nrtbf ", "\\")
 HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # other text could make `http.client` raise an error that prints it
 
 
@@ -60,18 +71,59 @@ def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
     return None if wait is None else min(max(wait, 0.0), 86_400.0)
 
 
-def server_message(fields: Mapping[str, Any] | None, secret: str) -> str:
-    """Return what the server said, in RFC 6749's fields or Mention Me's, fit for a message; `""` if nothing."""
-    if fields is None or fields.get("access_token"):  # what is said beside a token may quote it
+def server_words(fields: Mapping[str, Any] | None, secret: str) -> str:
+    """Return what the server says in RFC 6749's fields or in Mention Me's, quoted and fit for a message.
+
+    Returns:
+        At most 200 characters, without *secret*, as a `repr`, so that what a server wrote can't break out of a line of
+        a log. An empty text where it says nothing, or where it sent a token: its words beside that may quote the token.
+    """
+    if fields is None or fields.get("access_token"):
         return ""
     said = [fields.get(name) for name in ("error", "error_description", "message")]
-    text = scrub(": ".join(part for part in said if isinstance(part, str) and part), secret)
-    return f", {text[:200]!r}" if text else ""  # repr: what a server wrote must not break out of a log line
+    text = ": ".join(part for part in said if isinstance(part, str) and part)
+    shown = scrub(text, secret)[:200].rstrip(". ")  # the sentence around it brings its own full stop
+    return repr(shown) if shown else ""
 
 
 def scrub(text: str, secret: str) -> str:
-    """Return *text* without *secret*, however it is escaped there: as in JSON, also within JSON, or as in a URL."""
-    spellings = ({char, json.dumps(char)[1:-1], quote(char, "", errors="replace")} for char in secret)
-    characters = ("|".join(re.escape(each) for each in sorted(some, reverse=True) if each) for some in spellings)
-    escaped = "".join(rf"\\{{0,7}}(?:{character})" for character in characters)
-    return re.sub(escaped, "[secret]", text, flags=re.IGNORECASE)
+    """Return *text* with *secret* replaced, however the secret is spelled there.
+
+    It may be escaped as in JSON, also as JSON within JSON, or as in a URL. Both texts are brought into a plain form in
+    which all these spellings look alike, and then one is searched for in the other. That takes time linear in the
+    text. A pattern that lists the spellings of each character would not: it tries each way to share out backslashes.
+    """
+    plain_secret = "".join(plain for plain, _, _ in _plain_characters(secret))
+    if not plain_secret:
+        return re.sub(r"\\+", _REPLACEMENT, text)  # the secret consists of backslashes, which have no plain form
+    characters = list(_plain_characters(text))
+    plain_text = "".join(plain for plain, _, _ in characters)
+    pieces: list[str] = []
+    end_of_last = 0
+    found = plain_text.find(plain_secret)
+    while found >= 0:
+        after = found + len(plain_secret)
+        _, start, _ = characters[found]
+        pieces += [text[end_of_last:start], _REPLACEMENT]
+        _, _, end_of_last = characters[after - 1]
+        found = plain_text.find(plain_secret, after)
+    return "".join([*pieces, text[end_of_last:]])
+
+
+def _plain_characters(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the characters of *text* in plain form, each with the start and the end of its spelling in *text*.
+
+    In plain form, letters are lower case, there are no backslashes, and a control character is the letter that stands
+    for it behind a backslash. A run of escapes is one spelling, since a character may take several of them.
+    """
+    for spelling in _SPELLING.finditer(text):
+        if spelling["unicode"]:
+            codes = re.findall(r"(?i)u([0-9a-f]{4})", spelling["unicode"])
+            characters = bytes.fromhex("".join(codes)).decode("utf-16-be", errors="replace")
+        elif spelling["percent"]:
+            codes = re.findall(r"(?i)([0-9a-f]{2})(?=%|\Z)", spelling["percent"])
+            characters = bytes.fromhex("".join(codes)).decode(errors="replace")
+        else:
+            characters = spelling["escaped"] or spelling["plain"] or ""
+        for plain in characters.lower().translate(_PLAIN_FORM):
+            yield plain, spelling.start(), spelling.end()
