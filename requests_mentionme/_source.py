@@ -90,17 +90,16 @@ class _NamedPause:
         return copy_of(self._error, retry_after=self._named - (self._length - left))
 
 
-class _HoldOff(NamedTuple):
-    """A token, and a time for which something holds for it."""
+class _HoldOff:
+    """Something that holds for one token, for a while."""
 
-    value: str
-    countdown: _Countdown
+    def __init__(self, token: Token | None) -> None:
+        self._token = token
+        self._countdown = _Countdown(_PAUSE)
 
     def holds_for(self, value: str) -> bool:
-        return self.value == value and self.countdown.is_running()
-
-
-_NOT_HELD = _HoldOff("", _OVER)
+        """Return whether it holds for the token with this value."""
+        return self._token is not None and self._token.value == value and self._countdown.is_running()
 
 
 class TokenSource:
@@ -116,7 +115,7 @@ class TokenSource:
         self._supply = supply
         self._patience = patience
         self._token: Token | None = None
-        self._dropped: str | None = None  # the token that `invalidate` has dropped, until there is another one
+        self._dropped: Token | None = None  # the one that `invalidate` has dropped, until there is another
         self._renewal: Renewal | None = None  # the newest one; it may be over
         self._end_pauses()
         # Guards the attributes above and those that `_end_pauses` sets. It is reentrant, since a signal handler or a
@@ -133,8 +132,8 @@ class TokenSource:
     def _end_pauses(self) -> None:
         self._early_pause = _OVER  # in which no early renewal is tried
         self._named_pause: _NamedPause | None = None
-        self._hold_off = _NOT_HELD  # the token whose 401s cause no renewal
-        self._replacement = _NOT_HELD  # the token that has replaced a refused one lately
+        self._hold_off = _HoldOff(None)  # for the token whose 401s cause no renewal
+        self._replacement = _HoldOff(None)  # for the token that has replaced a refused one lately
 
     def fresh_token(self) -> Token | None:
         """Return the token in hand if it is fresh. This is what nearly every request does, so it takes no lock."""
@@ -173,15 +172,16 @@ class TokenSource:
             return token
         outcome = self.replace(refused)
         if isinstance(outcome, Usable) and outcome.is_new:
-            self._replacement = _HoldOff(outcome.token.value, _Countdown(_PAUSE))
+            self._replacement = _HoldOff(outcome.token)
         return _token_or_error(outcome)
 
     def hold_off(self, refused: str, what_happened: str) -> None:
         """Let 401s for *refused*, if it is in hand, cause no renewal for a while: a new token would not heal them."""
         with self._lock:
-            if self._token is None or self._token.value != refused or self._hold_off.holds_for(refused):
+            token = self._token
+            if token is None or token.value != refused or self._hold_off.holds_for(refused):
                 return
-            self._hold_off = _HoldOff(refused, _Countdown(_PAUSE))
+            self._hold_off = _HoldOff(token)
         _logger.warning(
             "%s Check the scopes and the environment of the API key. 401 answers are passed on for %.0f s.",
             what_happened,
@@ -200,7 +200,7 @@ class TokenSource:
             token = self._token
             if token is None or value not in (None, token.value):
                 return
-            self._dropped = token.value
+            self._dropped = token
             self._token = None
         self._supply.forget(token.value)
 
@@ -246,8 +246,8 @@ class TokenSource:
             under_way = self._renewal if self._renewal is not None and not self._renewal.is_over else None
             if under_way is not None and under_way.is_led_by_this_thread:
                 raise RuntimeError(
-                    "A token was asked for within the token request itself. Does a hook, an adapter or the auth of the "
-                    "session that was lent to MentionMeAuth send requests that need a token?"
+                    "A token was asked for from within the token request itself. Does the provider of credentials, or "
+                    "a hook or an adapter of the session that was lent to MentionMeAuth, use the same MentionMeAuth?"
                 )
             token = self._token
             if token is not None and token.value != refused:
@@ -271,10 +271,9 @@ class TokenSource:
 
     def _lead(self, mine: Renewal, refused: str | None, tries: int) -> Usable | Failure | None:
         """Lead a renewal to its end. Return what the leader gets of it; None after an early one that failed."""
-        token = self._token
-        in_hand = self._dropped if token is None else token.value
+        token_in_hand = self._token or self._dropped
         try:
-            supplied = self._supply.obtain(tries=1 if mine.is_early else tries, in_hand=in_hand, refused=refused)
+            supplied = self._supply.obtain(tries=1 if mine.is_early else tries, in_hand=token_in_hand, refused=refused)
         except SupplyFailed as failure:
             self._note_failure(mine, failure.reason)
             return None if mine.is_early else Failure(failure.reason)

@@ -71,8 +71,8 @@ class StoredTokens:
         digest = hashlib.sha256(self._seed + token.value.encode()).digest()
         return token.with_stale_state_delayed(int.from_bytes(digest[:8], "big") / 2**64)
 
-    def read(self, credentials: ClientCredentials, *, but_not: str | None) -> Token | None:
-        """Return the stored token if it is fresh by this machine's clock, and is not the one with this value."""
+    def read(self, credentials: ClientCredentials, *, but_not: Token | None) -> Token | None:
+        """Return the stored token if it is fresh by this machine's clock, and is another one than *but_not*."""
         key = self._key(credentials)
         try:
             fields = self._fields_at(key)
@@ -86,7 +86,9 @@ class StoredTokens:
         if token is None:
             _logger.warning("The token store holds no valid token, or one from the future")
             return None
-        if token.value == but_not or token.state(now) != "fresh":
+        if but_not is not None and token.value == but_not.value:
+            return None
+        if token.state(now) != "fresh":
             return None
         self._newest_key = key
         return token

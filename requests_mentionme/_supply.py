@@ -45,7 +45,7 @@ class TokenSupply:
         self._stored = stored
         self._endpoint = endpoint
 
-    def obtain(self, *, tries: int, in_hand: str | None, refused: str | None) -> Supplied:
+    def obtain(self, *, tries: int, in_hand: Token | None, refused: str | None) -> Supplied:
         """Return a token from the store or, where the store has none that will do, from the token endpoint.
 
         Args:
