@@ -123,7 +123,7 @@ class MentionMeAuth(AuthBase):
     def __repr__(self) -> str:
         name = type(self).__name__
         if not hasattr(self, "_foreign_origins"):  # an error report may show it half-built
-            return f"<{name}, not set up>"
+            return f"{name}(not set up)"
         return f"{name}({self._credentials.display_name}, environment={self._environment.name!r})"
 
     @classmethod

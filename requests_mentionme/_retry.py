@@ -5,12 +5,15 @@ A 401 says that the request was not applied (RFC 9110 §15.5.2), so even a POST 
 
 import logging
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from requests import PreparedRequest, RequestException, Response
 from requests.cookies import extract_cookies_to_jar, get_cookie_header
 from requests.utils import rewind_body
+from urllib3 import HTTPResponse
+from urllib3.exceptions import HTTPError
 
 from requests_mentionme._environment import Environment, displayed_origin
 from requests_mentionme._errors import FramesCleared, raise_again
@@ -19,6 +22,7 @@ from requests_mentionme._source import Failure, TokenSource
 _logger = logging.getLogger("requests_mentionme")
 _LARGEST_DRAIN = 64 * 1024  # bytes
 _LONGEST_DRAIN = 1.0  # seconds
+_PIECE = 4096  # bytes, at most
 
 
 class RetryOn401:
@@ -119,14 +123,26 @@ def _drain(response: Response) -> None:
     deadline = time.monotonic() + _LONGEST_DRAIN
     try:
         with response:
-            # Byte by byte: a larger read waits until it is filled, and a server that drips would hold up the retry.
-            for byte in response.iter_content(1):
-                body += byte
+            for piece in _arriving(response):
+                body += piece
                 if len(body) > _LARGEST_DRAIN or time.monotonic() >= deadline:
                     break
-    except RequestException:
+    except (RequestException, HTTPError):
         pass  # its connection is closed, and what was read tells what there is to tell
     vars(response).update(_content=bytes(body), _content_consumed=True)  # as if the caller had read it
+
+
+def _arriving(response: Response) -> Iterator[bytes]:
+    """Yield the body in pieces, each as soon as something is there, so that a server that drips does not hold it up.
+
+    `iter_content` waits until a piece is filled, unless that is a single byte, which is slow.
+    """
+    raw = response.raw
+    if isinstance(raw, HTTPResponse) and hasattr(raw, "read1"):  # not with urllib3 1, or where a test made the response
+        while piece := raw.read1(_PIECE, decode_content=True):
+            yield piece
+    else:
+        yield from response.iter_content(1)
 
 
 def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:

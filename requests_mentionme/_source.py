@@ -82,12 +82,14 @@ class _NamedPause:
         self._length = min(seconds, _LONGEST_NAMED_PAUSE)
         self._countdown = _Countdown(self._length)
 
-    def error(self) -> Exception | None:
-        """Return the error to raise now, with what is left of the named time. None once the pause is over."""
-        left = self._countdown.left()
-        if not left:
-            return None
-        return copy_of(self._error, retry_after=self._named - (self._length - left))
+    def is_running(self) -> bool:
+        """Return whether it is not over yet."""
+        return self._countdown.is_running()
+
+    def error(self) -> Exception:
+        """Return the error to raise, with what is left of the named time."""
+        passed = self._length - self._countdown.left()
+        return copy_of(self._error, retry_after=self._named - passed)
 
 
 class _HoldOff:
@@ -157,7 +159,9 @@ class TokenSource:
         """
         outcome = self._settle(refused)
         if isinstance(outcome, Usable) and outcome.token.value == refused:
-            self.hold_off(refused, "The token endpoint returned the very token that was refused. Does it cache tokens?")
+            self.hold_off(
+                refused, "The token endpoint returned the very same token that was refused. Does it cache tokens?"
+            )
         return outcome
 
     def replace_for_client(self, refused: str) -> Token:
@@ -243,7 +247,8 @@ class TokenSource:
     def _next_step(self, refused: str | None, mine: Renewal) -> Usable | Failure | Renewal:
         """Read the first table. *mine* is returned where it is to be led; from then on, others wait for it."""
         with self._lock:
-            under_way = self._renewal if self._renewal is not None and not self._renewal.is_over else None
+            under_way = None if self._renewal is None or self._renewal.is_over else self._renewal
+            named_pause = self._named_pause if self._named_pause and self._named_pause.is_running() else None
             if under_way is not None and under_way.is_led_by_this_thread:
                 raise RuntimeError(
                     "A token was asked for from within the token request itself. Does the provider of credentials, or "
@@ -255,13 +260,14 @@ class TokenSource:
                 if state == "fresh":
                     return Usable(token)
                 if state == "stale":
-                    may_renew = refused is None and under_way is None and not self._early_pause.is_running()
-                    return self._begin(mine, is_early=True) if may_renew else Usable(token)
+                    is_paused = named_pause is not None or self._early_pause.is_running()
+                    if refused is not None or under_way is not None or is_paused:
+                        return Usable(token)
+                    return self._begin(mine, is_early=True)
             if under_way is not None:
                 return under_way
-            error = None if self._named_pause is None else self._named_pause.error()
-            if error is not None:
-                return Failure(error)
+            if named_pause is not None:
+                return Failure(named_pause.error())
             return self._begin(mine, is_early=False)
 
     def _begin(self, mine: Renewal, *, is_early: bool) -> Renewal:
@@ -300,15 +306,13 @@ class TokenSource:
     def _note_failure(self, mine: Renewal, error: Exception) -> None:
         """Show a copy of *error* to those who wait for *mine*, and note how long not to try again."""
         mine.error = copy_of(error)  # the traceback of the original would keep alive what the leader was at
-        pause = _PAUSE
         if isinstance(error, TokenEndpointError) and error.retry_after:
             self._named_pause = _NamedPause(error, error.retry_after)
-            pause = max(pause, min(error.retry_after, _LONGEST_NAMED_PAUSE))
         if mine.is_early:
-            self._early_pause = _Countdown(pause)
+            self._early_pause = _Countdown(_PAUSE)
             _logger.warning(
-                "Renewal failed, and no request tries again for %.0f s. The token in hand still lives and is used. %s",
-                pause,
+                "Renewal failed. The token in hand still lives and is used; the next try is in %.0f s at the earliest. %s",
+                _PAUSE,
                 error,
             )
 
