@@ -311,7 +311,7 @@ class TokenSource:
         if mine.is_early:
             self._early_pause = _Countdown(_PAUSE)
             _logger.warning(
-                "Renewal failed. The token in hand still lives and is used; the next try is in %.0f s at the earliest. %s",
+                "Renewal failed. The token in hand still lives, and the next try is in %.0f s at the earliest. %s",
                 _PAUSE,
                 error,
             )
