@@ -139,7 +139,7 @@ class TokenEndpoint:
         if is_success:
             return self._judge_success(response, body, credentials.client_secret, sent_at)
         refusal = self._refusal(response, body, credentials)
-        if response.status_code == 429 or response.status_code >= 500:
+        if _is_passing(response.status_code):
             raise _Passing(refusal)
         raise refusal
 
@@ -174,7 +174,7 @@ class TokenEndpoint:
         sentences = [f"{self._answered(response)} with the content type {content_type!r}, but the answer {flaw}."]
         words = server_words(fields, secret)
         if words:
-            sentences.append(f"The server says {words}.")
+            sentences.append(_quotation(words))
         if "html" in content_type.lower():
             sentences.append("A proxy or a login page may have answered in the place of the token endpoint.")
         sentences.append("No token was obtained.")
@@ -186,14 +186,18 @@ class TokenEndpoint:
         words = server_words(json_object(body), who.client_secret)
         sentences = [f"{self._answered(response)}."]
         if words:
-            sentences.append(f"The server says {words}.")
+            sentences.append(_quotation(words))
         sentences.append(self._advice(status))
         if status in _REFUSED_CREDENTIALS and who.client_secret != who.client_secret.strip():
             sentences.append("The client secret begins or ends with white space: was it copied by mistake?")
-        kind = InvalidClientError if status in _REFUSED_CREDENTIALS else TokenEndpointError
-        error = kind(" ".join(sentences), response=_shown(response, body, who.client_secret))
-        if isinstance(error, TokenEndpointError):
-            error.retry_after = requested_wait(response.headers, time.time())
+        shown = _shown(response, body, who.client_secret)
+        if status in _REFUSED_CREDENTIALS:
+            return InvalidClientError(" ".join(sentences), response=shown)
+        wait = requested_wait(response.headers, time.time())
+        if wait is None and _is_passing(status):
+            sentences.append("The next request that needs a token asks again.")
+        error = TokenEndpointError(" ".join(sentences), response=shown)
+        error.retry_after = wait
         return error
 
     def _advice(self, status: int) -> str:
@@ -208,9 +212,9 @@ class TokenEndpoint:
         if 300 <= status < 400:
             return "A redirect is not followed, since the client secret would go along. Check the token URL."
         if status == 429:
-            return "It limits how often it may be asked. The next request that needs a token asks again."
+            return "The endpoint limits how often it may be asked."
         if status >= 500:
-            return "This is a fault on the side of the server. The next request that needs a token asks again."
+            return "This is a fault on the side of the server."
         return f"Check that the token URL of the environment {self.environment.name} is right."
 
     def _answered(self, response: Response) -> str:
@@ -223,6 +227,16 @@ class _Passing(Exception):  # noqa: N818 - it never leaves this module: `failure
     def __init__(self, failure: RequestException) -> None:
         super().__init__()
         self.failure = failure
+
+
+def _is_passing(status: int) -> bool:
+    """Return whether another try may end better than in this status."""
+    return status == 429 or status >= 500
+
+
+def _quotation(words: str) -> str:
+    """Return a sentence that quotes the server. The words may bring a full stop of their own."""
+    return f"The server says {words}" if words[-2] == "." else f"The server says {words}."
 
 
 def _shown(response: Response, body: bytes, secret: str) -> Response:

@@ -159,9 +159,7 @@ class TokenSource:
         """
         outcome = self._settle(refused)
         if isinstance(outcome, Usable) and outcome.token.value == refused:
-            self.hold_off(
-                refused, "The token endpoint returned the very same token that was refused. Does it cache tokens?"
-            )
+            self.hold_off(refused, "The token endpoint returned the very token that was refused. Does it cache tokens?")
         return outcome
 
     def replace_for_client(self, refused: str) -> Token:

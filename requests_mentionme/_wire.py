@@ -82,8 +82,7 @@ def server_words(fields: Mapping[str, Any] | None, secret: str) -> str:
         return ""
     said = [fields.get(name) for name in ("error", "error_description", "message")]
     text = ": ".join(part for part in said if isinstance(part, str) and part)
-    shown = scrub(text, secret)[:200].rstrip(". ")  # the sentence around it brings its own full stop
-    return repr(shown) if shown else ""
+    return repr(scrub(text, secret)[:200]) if text else ""
 
 
 def scrub(text: str, secret: str) -> str:
