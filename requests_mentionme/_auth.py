@@ -1,25 +1,18 @@
 """The adapter to `requests`, and the public face of the library: attaches the token, and puts the hook in place."""
 
-import logging
 import os
-import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import requests
 from requests.auth import AuthBase
 
 from requests_mentionme._credentials import CredentialsSource, FixedCredentials, ProvidedCredentials, Provider
 from requests_mentionme._endpoint import TokenEndpoint
-from requests_mentionme._environment import (
-    PRODUCTION,
-    Environment,
-    displayed_origin,
-    named_environment_of,
-    resolve_environment,
-)
+from requests_mentionme._environment import PRODUCTION, Environment, resolve_environment
 from requests_mentionme._errors import FramesCleared, Hidden
-from requests_mentionme._fork import tell_after_fork
+from requests_mentionme._foreign_origins import ForeignOrigins
+from requests_mentionme._options import environment_from_variable, seconds, timeout_pair
 from requests_mentionme._retry import InertHook, RetryOn401
 from requests_mentionme._source import TokenSource
 from requests_mentionme._store import StoredTokens, TokenStore, check_store
@@ -29,8 +22,6 @@ from requests_mentionme._wire import jwt_claims
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack  # in typing from Python 3.11; type checkers bring their own
 
-_logger = logging.getLogger("requests_mentionme")
-_MOST_ORIGINS_NAMED = 100
 _NEVER_USED = "never used"
 _NO_HOOKS: dict[str, list[object]] = {"response": []}
 _OF_THIS_PROCESS = ("_source", "_hook", "_foreign_origins")
@@ -99,8 +90,8 @@ class MentionMeAuth(AuthBase):
         if store is not None:
             check_store(store)
         self._store = store
-        self._refresh_margin = _seconds("refresh_margin", refresh_margin, least=0)
-        self._endpoint = TokenEndpoint(self._environment, session, _timeout_pair(timeout), self._refresh_margin)
+        self._refresh_margin = seconds("refresh_margin", refresh_margin, least=0)
+        self._endpoint = TokenEndpoint(self._environment, session, timeout_pair(timeout), self._refresh_margin)
         self._start()
 
     def _start(self) -> None:
@@ -111,7 +102,7 @@ class MentionMeAuth(AuthBase):
         supply = TokenSupply(self._credentials, stored, self._endpoint)
         self._source = TokenSource(supply, self._endpoint.patience)
         self._hook = RetryOn401(self._environment, self._source)
-        self._foreign_origins = _ForeignOrigins(self._environment)
+        self._foreign_origins = ForeignOrigins(self._environment)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
@@ -145,7 +136,7 @@ class MentionMeAuth(AuthBase):
             if not os.environ.get(variable):
                 raise ValueError(f"the environment variable {variable} is not set. Set it: export {variable}=...")
         if "environment" not in options:
-            options["environment"] = _environment_from_variable()
+            options["environment"] = environment_from_variable()
         client_id, client_secret = _VARIABLES
         return cls(os.environ[client_id], os.environ[client_secret], **options)  # no local variable holds the secret
 
@@ -247,62 +238,3 @@ class MentionMeAuth(AuthBase):
         del token
         with FramesCleared():
             self._source.invalidate(hidden_token.value)
-
-
-class _ForeignOrigins:
-    """Warns once of each origin that gets no token. What it remembers is bounded."""
-
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-        self._named: set[str] = set()
-        self._lock = threading.Lock()  # guards the set
-        tell_after_fork(self)
-
-    def start_anew_after_fork(self) -> None:
-        """Make a new lock."""
-        self._lock = threading.Lock()
-
-    def warn_once(self, url: str | None) -> None:
-        """Log a warning, unless the origin of *url* was named before."""
-        origin = displayed_origin(url)
-        with self._lock:
-            if origin in self._named or len(self._named) >= _MOST_ORIGINS_NAMED:
-                return
-            self._named.add(origin)
-        covered = " and ".join(sorted(self._environment.origins))
-        other = named_environment_of(url)
-        hint = "" if other is None else f" Was environment={other.name!r} meant?"
-        _logger.warning(
-            "No token for %s: the environment %s covers %s alone.%s", origin, self._environment.name, covered, hint
-        )
-
-
-def _environment_from_variable() -> Environment:
-    try:
-        return resolve_environment(os.environ.get("MENTIONME_ENVIRONMENT") or PRODUCTION)
-    except ValueError as error:
-        raise ValueError(
-            f"the environment variable MENTIONME_ENVIRONMENT is of no use: {error}. "
-            "Set it, for example: export MENTIONME_ENVIRONMENT=demo"
-        ) from None
-
-
-def _timeout_pair(timeout: object) -> tuple[float, float]:
-    """Return the timeouts for the connection and for each read."""
-    if not isinstance(timeout, tuple | list):
-        seconds = _seconds("timeout", timeout, least=0.001)
-        return seconds, seconds
-    pair = cast("tuple[object, ...] | list[object]", timeout)
-    if isinstance(pair, list) or len(pair) != 2:
-        raise TypeError("timeout must be a number of seconds, or a pair of them as a tuple: (connect, read)")
-    connect, read = pair
-    return _seconds("timeout", connect, least=0.001), _seconds("timeout", read, least=0.001)
-
-
-def _seconds(name: str, value: object, *, least: float) -> float:
-    """Return a number of seconds, checked. None is refused, as it would mean to wait for ever."""
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise TypeError(f"{name} must be a number of seconds")
-    if value is None or not least <= value <= 86_400:
-        raise ValueError(f"{name} must be {least:g} to 86400 seconds")
-    return float(value)

@@ -16,23 +16,15 @@ import requests
 from requests import PreparedRequest, RequestException, Response, Session
 from requests.cookies import RequestsCookieJar, merge_cookies
 
+from requests_mentionme._answer import AnswerReader, may_pass
 from requests_mentionme._credentials import ClientCredentials
 from requests_mentionme._environment import Environment, is_on_this_machine
-from requests_mentionme._errors import (
-    InvalidClientError,
-    MentionMeAuthError,
-    TokenEndpointError,
-    TokenResponseError,
-    chain_of,
-    raise_again,
-)
-from requests_mentionme._token import Token, parse_token
+from requests_mentionme._errors import chain_of, raise_again
+from requests_mentionme._token import Token
 from requests_mentionme._version import __version__
-from requests_mentionme._wire import json_object, requested_wait, scrub, server_words
 
 _LARGEST_BODY = 64 * 1024  # bytes
 _FIRST_BACKOFF = 0.5
-_REFUSED_CREDENTIALS = (400, 401, 403)  # RFC 6749 §5.2 has the first two; Mention Me does not document its own
 _SHORTEST_TIMEOUT = 0.001  # what is left of the budget may be less, and 0 would mean not to wait at all
 _HEADERS = {
     "Accept": "application/json",
@@ -70,7 +62,7 @@ class TokenEndpoint:
         self._read_timeout = read_timeout
         self._budget = 2 * (connect_timeout + read_timeout)
         self.patience = self._budget + read_timeout
-        self._refresh_margin = refresh_margin
+        self._reader = AnswerReader(environment, refresh_margin)
         self._proxies = _no_proxies(environment.token_url) if is_on_this_machine(environment.token_url) else None
 
     def request_token(self, credentials: ClientCredentials, tries: int) -> Token:
@@ -131,94 +123,30 @@ class TokenEndpoint:
         is_success = 200 <= response.status_code < 300
         with response:
             try:
-                body = self._read(response, deadline)
+                body = self._read(response, credentials, deadline)
             except RequestException:
                 if is_success:
                     raise
                 body = b""  # the status tells enough
         if is_success:
-            return self._judge_success(response, body, credentials.client_secret, sent_at)
-        refusal = self._refusal(response, body, credentials)
-        if _is_passing(response.status_code):
+            return self._reader.token_in(response, body, credentials, sent_at)
+        refusal = self._reader.refusal(response, body, credentials)
+        if may_pass(response.status_code):
             raise _Passing(refusal)
         raise refusal
 
-    def _read(self, response: Response, deadline: float) -> bytes:
+    def _read(self, response: Response, credentials: ClientCredentials, deadline: float) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise TokenResponseError(f"{self._answered(response)}, but the answer is compressed, which was ruled out.")
+            raise self._reader.unusable(response, "is compressed, which was ruled out", credentials)
         body = bytearray()
         # Byte by byte: a larger read waits until it is filled, and a server that drips would outlast the budget.
         for byte in response.iter_content(1):
             body += byte
             if len(body) > _LARGEST_BODY:
-                raise TokenResponseError(
-                    f"{self._answered(response)}, but the answer has more than {_LARGEST_BODY} bytes."
-                )
+                raise self._reader.unusable(response, f"has more than {_LARGEST_BODY} bytes", credentials)
             if time.monotonic() >= deadline:
-                raise TokenEndpointError(
-                    f"{self._answered(response)}, but the answer did not come to an end within {self._budget:g} s."
-                )
+                raise self._reader.unfinished(response, self._budget)
         return bytes(body)
-
-    def _judge_success(self, response: Response, body: bytes, secret: str, sent_at: float) -> Token:
-        """Return the token in a 2xx answer, or raise the error that says why there is none. Pure."""
-        fields = json_object(body)
-        if fields is None:
-            flaw = "is not a JSON object"
-        else:
-            try:
-                return parse_token(fields, response.headers.get("Date"), sent_at, self._refresh_margin)
-            except ValueError as missing:
-                flaw = f"has {missing}"
-        content_type = scrub(response.headers.get("Content-Type", "none"), secret)[:100]
-        sentences = [f"{self._answered(response)} with the content type {content_type!r}, but the answer {flaw}."]
-        words = server_words(fields, secret)
-        if words:
-            sentences.append(_quotation(words))
-        if "html" in content_type.lower():
-            sentences.append("A proxy or a login page may have answered in the place of the token endpoint.")
-        sentences.append("No token was obtained.")
-        raise TokenResponseError(" ".join(sentences)) from None
-
-    def _refusal(self, response: Response, body: bytes, who: ClientCredentials) -> MentionMeAuthError:
-        """Return the error for an answer that is not 2xx. Pure but for the clock, which a named date needs."""
-        status = response.status_code
-        words = server_words(json_object(body), who.client_secret)
-        sentences = [f"{self._answered(response)}."]
-        if words:
-            sentences.append(_quotation(words))
-        sentences.append(self._advice(status))
-        if status in _REFUSED_CREDENTIALS and who.client_secret != who.client_secret.strip():
-            sentences.append("The client secret begins or ends with white space: was it copied by mistake?")
-        shown = _shown(response, body, who.client_secret)
-        if status in _REFUSED_CREDENTIALS:
-            return InvalidClientError(" ".join(sentences), response=shown)
-        wait = requested_wait(response.headers, time.time())
-        if wait is None and _is_passing(status):
-            sentences.append("The next request that needs a token asks again.")
-        error = TokenEndpointError(" ".join(sentences), response=shown)
-        error.retry_after = wait
-        return error
-
-    def _advice(self, status: int) -> str:
-        """Return what the reader of an error can do after an answer with this status."""
-        if status in (400, 401):
-            return f"Check the client id and secret: are they of an API key of {self.environment.name}?"
-        if status == 403:
-            return (
-                f"Check the client id and secret: are they of an API key of {self.environment.name}? "
-                "Something on the way may have refused the request as well: a firewall, or an allow-list of addresses."
-            )
-        if 300 <= status < 400:
-            return "A redirect is not followed, since the client secret would go along. Check the token URL."
-        if status == 429:
-            return "The endpoint limits how often it may be asked."
-        if status >= 500:
-            return "This is a fault on the side of the server."
-        return f"Check that the token URL of the environment {self.environment.name} is right."
-
-    def _answered(self, response: Response) -> str:
-        return f"POST {self.environment.token_url} answered {response.status_code}"
 
 
 class _Passing(Exception):  # noqa: N818 - it never leaves this module: `failure` is what the caller gets
@@ -227,31 +155,6 @@ class _Passing(Exception):  # noqa: N818 - it never leaves this module: `failure
     def __init__(self, failure: RequestException) -> None:
         super().__init__()
         self.failure = failure
-
-
-def _is_passing(status: int) -> bool:
-    """Return whether another try may end better than in this status."""
-    return status == 429 or status >= 500
-
-
-def _quotation(words: str) -> str:
-    """Return a sentence that quotes the server. The words may bring a full stop of their own."""
-    return f"The server says {words}" if words[-2] == "." else f"The server says {words}."
-
-
-def _shown(response: Response, body: bytes, secret: str) -> Response:
-    """Return a response to attach to an error. It holds no connection, and nothing in it echoes the secret."""
-    shown = Response()
-    shown.status_code = response.status_code
-    shown.reason = scrub(response.reason or "", secret)
-    shown.url = response.url
-    shown.request = response.request
-    shown.encoding = response.encoding
-    shown.elapsed = response.elapsed
-    shown.headers.update({name: scrub(value, secret) for name, value in response.headers.items()})
-    content = scrub(body.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
-    vars(shown).update(_content=content, _content_consumed=True)  # as if it had been read
-    return shown
 
 
 def _no_other_auth(request: PreparedRequest) -> PreparedRequest:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
+
+from requests_mentionme._frozen import Frozen
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 # Ends where the authority of the URL ends, so that no look-alike of an origin matches. With (?a), or else the long s
@@ -14,7 +16,7 @@ _LOOPBACK = re.compile(r"localhost|127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}|\[::
 _LONGEST_SHOWN = 200  # characters of an origin in a message
 
 
-class Environment:
+class Environment(Frozen):
     """One installation of Mention Me: `PRODUCTION`, `DEMO`, or one that is made with `Environment.at`.
 
     It is a frozen value: no attribute can be set or deleted, and two with the same content are equal.
@@ -56,12 +58,9 @@ class Environment:
         bare_origins = frozenset(_bare_origin(origin) for origin in origins)
         if not bare_origins:
             raise ValueError("an environment needs at least one origin")
-        self._fill("name", name)
-        self._fill("token_url", token_url)
-        self._fill("origins", bare_origins)
-        self._fill("base_url", _origin(token_url))
+        self._fill(name=name, token_url=token_url, origins=bare_origins, base_url=_origin(token_url))
         # `requests` writes most URLs in this form, and to compare the beginning of a text is fast.
-        self._fill("_prefixes", tuple(f"{origin}/" for origin in bare_origins))
+        self._fill(_prefixes=tuple(f"{origin}/" for origin in bare_origins))
 
     @classmethod
     def at(cls, base_url: str) -> "Environment":
@@ -88,15 +87,6 @@ class Environment:
             return _origin(url) in self.origins
         except ValueError:
             return False
-
-    def _fill(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"an Environment is frozen: {name} can't be set")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"an Environment is frozen: {name} can't be deleted")
 
     def __reduce__(self) -> tuple[type["Environment"], tuple[str, str, list[str]]]:
         return type(self), (self.name, self.token_url, sorted(self.origins))  # so what is unpickled is checked as well

@@ -249,8 +249,8 @@ class TokenSource:
             named_pause = self._named_pause if self._named_pause and self._named_pause.is_running() else None
             if under_way is not None and under_way.is_led_by_this_thread:
                 raise RuntimeError(
-                    "A token was asked for from within the token request itself. Does the provider of credentials, or "
-                    "a hook or an adapter of the session that was lent to MentionMeAuth, use the same MentionMeAuth?"
+                    "A token was asked for from within the token request itself. Does the provider of credentials, the "
+                    "store, or a hook or an adapter of the lent session use the very MentionMeAuth that uses them?"
                 )
             token = self._token
             if token is not None and token.value != refused:

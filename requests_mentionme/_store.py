@@ -102,13 +102,19 @@ class StoredTokens:
         except Exception as error:  # noqa: BLE001 - likewise
             _logger.warning("The token store can't be written: %s", _reason(error))
 
-    def forget(self, value: str) -> None:
+    def remove(self, value: str, credentials: ClientCredentials) -> None:
         """Remove the token with this value, unless another process has stored a newer one in its place."""
-        if self._newest_key is None:
-            return
+        self._remove_at(self._key(credentials), value)
+
+    def remove_newest(self, value: str) -> None:
+        """Do the same for the token that was taken from here or put here last, without credentials at hand."""
+        if self._newest_key is not None:
+            self._remove_at(self._newest_key, value)
+
+    def _remove_at(self, key: str, value: str) -> None:
         try:
-            if self._fields_at(self._newest_key).get("access_token") == value:
-                del self._store[self._newest_key]
+            if self._fields_at(key).get("access_token") == value:
+                del self._store[key]
         except KeyError:
             pass  # it is gone already
         except Exception as error:  # noqa: BLE001 - likewise

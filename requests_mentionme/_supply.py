@@ -61,7 +61,7 @@ class TokenSupply:
         credentials = self._ask_for_credentials()
         if self._stored is not None:
             if refused is not None:
-                self._stored.forget(refused)
+                self._stored.remove(refused, credentials)
             else:
                 token = self._stored.read(credentials, but_not=in_hand)
                 if token is not None:
@@ -77,7 +77,7 @@ class TokenSupply:
     def forget(self, value: str) -> None:
         """Remove a token from the store, if it is still the one that is stored."""
         if self._stored is not None:
-            self._stored.forget(value)
+            self._stored.remove_newest(value)
 
     def start_anew_after_fork(self, in_hand: Token | None) -> Token | None:
         """Return the token in hand with a moment of renewal that is this process's own."""

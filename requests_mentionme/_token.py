@@ -5,8 +5,9 @@ clock of this machine. From the server only lengths of time are taken, so a cloc
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
+from requests_mentionme._frozen import Frozen
 from requests_mentionme._wire import HEADER_SAFE, http_date, jwt_claims, number
 
 LONGEST_LIFETIME = 86_400.0
@@ -16,8 +17,8 @@ _LONGEST_LAST_MOMENT = 10.0
 _LAST_MOMENT_SHARE = 0.05  # of the lifetime, at most
 
 
-class Token:
-    """An access token that is never changed after it was made.
+class Token(Frozen):
+    """An access token.
 
     It is no tuple and no dataclass: error reporters list the fields of those, and a field holds the token.
 
@@ -33,16 +34,19 @@ class Token:
 
     __slots__ = ("authorization", "expired_at", "lifetime", "margin_at", "obtained_at", "stale_at", "value")
 
+    value: str
+    authorization: str
+    obtained_at: float
+    margin_at: float
+    stale_at: float
+    expired_at: float
+    lifetime: float
+
     def __init__(
         self, value: str, *, obtained_at: float, margin_at: float, stale_at: float, expired_at: float, lifetime: float
     ) -> None:
-        self.value: Final = value
-        self.authorization: Final = f"Bearer {value}"
-        self.obtained_at: Final = obtained_at
-        self.margin_at: Final = margin_at
-        self.stale_at: Final = stale_at
-        self.expired_at: Final = expired_at
-        self.lifetime: Final = lifetime
+        self._fill(value=value, authorization=f"Bearer {value}", obtained_at=obtained_at, lifetime=lifetime)
+        self._fill(margin_at=margin_at, stale_at=stale_at, expired_at=expired_at)
 
     def __repr__(self) -> str:
         return f"<Token, {self.lifetime:.0f} s to live from {self.obtained_at:.0f}>"

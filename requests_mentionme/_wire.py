@@ -94,7 +94,7 @@ def scrub(text: str, secret: str) -> str:
     """
     plain_secret = "".join(plain for plain, _, _ in _plain_characters(secret))
     if not plain_secret:
-        return re.sub(r"\\+", _REPLACEMENT, text)  # the secret consists of backslashes, which have no plain form
+        return re.sub(rf"(?ix) {_BACKSLASH}+", _REPLACEMENT, text)  # of backslashes alone, which have no plain form
     characters = list(_plain_characters(text))
     plain_text = "".join(plain for plain, _, _ in characters)
     pieces: list[str] = []
@@ -118,7 +118,7 @@ def _plain_characters(text: str) -> Iterator[tuple[str, int, int]]:
     for spelling in _SPELLING.finditer(text):
         if spelling["unicode"]:
             codes = re.findall(r"(?i)u([0-9a-f]{4})", spelling["unicode"])
-            characters = bytes.fromhex("".join(codes)).decode("utf-16-be", errors="replace")
+            characters = bytes.fromhex("".join(codes)).decode("utf-16-be", errors="surrogatepass")
         elif spelling["percent"]:
             codes = re.findall(r"(?i)([0-9a-f]{2})(?=%|\Z)", spelling["percent"])
             characters = bytes.fromhex("".join(codes)).decode(errors="replace")
