@@ -1,0 +1,248 @@
+"""What must hold for any answer, any stored text and any URL, through the public class.
+
+By default each property is tried with a few hundred examples, always the same ones. `pytest -m slow` tries many more,
+and other ones each time.
+"""
+
+import io
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import urlsplit
+
+import in_memory
+import jwt
+import pytest
+import requests
+import urllib3
+from freezegun.api import FrozenDateTimeFactory
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from in_memory import auth_with
+from urllib3.util import parse_url
+
+from requests_mentionme import DEMO, PRODUCTION, Environment, MentionMeAuth, TokenResponseError
+
+SECRET = "the-s3cret"  # of `auth_with`
+NOW = 1_767_268_800
+DAY = 86_400
+
+
+class Endpoint(in_memory.TokenEndpoint):
+    """An endpoint that answers with any bytes."""
+
+    def __init__(self, body: bytes, date: str | None) -> None:
+        super().__init__(*[in_memory.Answer(headers={} if date is None else {"Date": date})] * 2)
+        self.body = body
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Put the bytes in the place of the body."""
+        response = super().send(*args, **kwargs)
+        response.raw = urllib3.HTTPResponse(io.BytesIO(self.body), preload_content=False)
+        return response
+
+
+def holds(assertion: Callable[[Any], None], inputs: st.SearchStrategy[Any], examples: int) -> None:
+    """Try an assertion with so many inputs."""
+    profile = settings(max_examples=examples, derandomize=examples < 1000, database=None, deadline=None)
+    profile(given(inputs)(assertion))()
+
+
+def examples(short: int, long: int) -> pytest.MarkDecorator:
+    """Run a test with few examples by default, and with many more where one asks for it."""
+    return pytest.mark.parametrize("examples", [short, pytest.param(long, marks=pytest.mark.slow)])
+
+
+def token_or_error(auth: MentionMeAuth) -> str | TokenResponseError:
+    """Return what asking for a token ends in."""
+    try:
+        return auth.access_token()
+    except TokenResponseError as error:
+        return error
+
+
+def is_header_safe(token: str) -> bool:
+    """Return whether a token is visible ASCII, which `http.client` sends as it is."""
+    return bool(token) and all("!" <= character <= "~" for character in token)
+
+
+# Answers of the token endpoint
+
+TEXT = st.text(max_size=8)
+ODD = st.sampled_from([None, True, False, "", [], {}, [1], {"a": 1}, "Bearer", "bearer", "mac", "9" * 4400, 10**400])
+NUMBERS = st.one_of(
+    st.integers(-5, 2 * DAY),
+    st.integers(NOW - 2 * DAY, NOW + 2 * DAY),
+    st.floats(0, 1000),
+    st.floats(),
+    st.integers(0, 5000).map(str),
+    st.sampled_from(["NaN", "1e999", "-0", "0x10", " 7 ", "1_000", 0, 1e-320, 1e308, -1e308]),
+)
+CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("exp", "iat"), NUMBERS | ODD | TEXT))
+VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20)
+ALMOST_VISIBLE = st.text(st.characters(min_codepoint=0x1F, max_codepoint=0x80), min_size=1, max_size=20)
+TOKENS = st.one_of(
+    CLAIMS.map(lambda claims: jwt.encode(claims, "", "none")),
+    (VISIBLE | ALMOST_VISIBLE | st.text()).map("hidden".__add__),
+)
+OBJECTS = st.fixed_dictionaries(
+    {"access_token": TOKENS | TOKENS | ODD},
+    optional={
+        "token_type": st.sampled_from(["Bearer", "bearer"]) | ODD | TEXT,
+        "expires_in": NUMBERS | ODD | TEXT,
+        "error": TEXT | st.just(f"bad {SECRET}") | ODD,
+        "message": TEXT | st.just("x" * 195 + SECRET),
+    },
+)
+PIECES = st.one_of(
+    st.sampled_from([b"{", b"}", b"[", b"]", b":", b",", b'"', b"-", b"NaN", b"1e999", b"null", b"\\ud800"]),
+    st.sampled_from([b'"access_token"', b'"hidden"', b'"expires_in"', b'{"access_token":"hidden"']),
+    st.sampled_from([b"\xff", b"\xef\xbb\xbf", b"9" * 4400, b"[" * 1500]),
+)
+BODIES = st.one_of(
+    st.binary(),
+    st.lists(PIECES, max_size=6).map(b"".join),
+    st.binary().map(lambda inner: b'{"access_token": "hidden' + inner + b'", "expires_in": 60}'),
+)
+DATES = st.none() | st.integers(NOW - 2 * DAY, NOW + 2 * DAY).map(lambda at: formatdate(at, usegmt=True)) | st.text()
+ANSWERS = st.tuples(
+    BODIES | OBJECTS.map(lambda fields: json.dumps(fields).encode()), DATES, st.sampled_from([-DAY, 0, DAY])
+)
+
+
+@examples(400, 120_000)
+def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, examples: int
+) -> None:
+    """A token is given as it came, for no longer than a day or what `expires_in` says. No bytes cause another error."""
+    now: float = NOW
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)  # not by freezegun, whose clocks are slow to read
+
+    def assertion(answer: tuple[bytes, str | None, float]) -> None:
+        nonlocal now
+        body, date, clock_is_ahead = answer
+        now = NOW + clock_is_ahead
+        endpoint = Endpoint(body, date)
+        auth = auth_with(endpoint)
+        token = token_or_error(auth)
+        event(type(token).__name__)
+        if isinstance(token, TokenResponseError):
+            text = f"{token} {token!r} {token.__cause__!r} {token.__context__!r}"
+            assert str(token).isprintable()
+            assert not any(hidden in text for hidden in (SECRET, "hidden", "eyJ"))
+            return
+        fields = json.loads(body)
+        assert token == fields["access_token"]
+        assert is_header_safe(token)
+        assert isinstance(auth.claims(), dict)
+        expires_in = fields.get("expires_in")
+        known = type(expires_in) in (int, float) and 0 < expires_in < DAY
+        now += expires_in if known else DAY
+        endpoint.script.clear()
+        endpoint.body = b'{"access_token": "another"}'
+        assert auth.access_token() == "another"
+
+    holds(assertion, ANSWERS, examples)
+
+
+# Stored text
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+ALMOST_STORED = st.fixed_dictionaries(
+    {
+        "access_token": ALMOST_VISIBLE | st.text(max_size=20) | JSON,
+        "obtained_at": st.floats(NOW - 2 * DAY, NOW + 2 * DAY) | JSON,
+        "lifetime": st.floats(-1, DAY) | JSON,
+    }
+)
+
+
+@examples(200, 20_000)
+def test_no_text_in_the_store_leads_to_an_error_or_to_a_token_that_no_header_can_carry(
+    clock: FrozenDateTimeFactory, examples: int
+) -> None:
+    """Whatever stands there, a token comes back."""
+
+    def assertion(text: str) -> None:
+        token = auth_with(in_memory.TokenEndpoint("asked-for"), store=defaultdict(lambda: text)).access_token()
+        event("asked for" if token == "asked-for" else "stored")
+        assert is_header_safe(token)
+        assert token == "asked-for" or json.loads(text)["access_token"] == token
+
+    holds(assertion, st.text() | (JSON | ALMOST_STORED).map(json.dumps), examples)
+
+
+# URLs
+
+ENVIRONMENTS = [PRODUCTION, DEMO]
+ENVIRONMENTS += map(
+    Environment.at, ["https://kiosk.example:8443", "http://127.0.0.1:8080", "http://[::1]", "https://k.s"]
+)
+TRICKS = st.sampled_from(
+    [
+        *"@\\/?#%:.;&-_[] \t\n\r\x00\x7f0kKsS",
+        *"\u017f\u212a\u0131\u0130\u00ad\u200b\u2024\u2025\u3002\uff0e\uff0f\uff1a\uff20\uff3c\uff4d\u2100\ufeff\ud800",
+        *("//", "@evil.example", ".evil.example", "evil.example/", "\\@evil.example", "user:pw@", "evil-", "https://"),
+        *("%2e", "%40", "%2f", "%5c", "%00", "%09", "xn--", ":443", ":80", ":8443", ":0443", ":443@evil.example"),
+    ]
+)
+
+
+@st.composite
+def urls_in_disguise(draw: st.DrawFn) -> tuple[Environment, str]:
+    """Return an environment, and a URL that is one of its own after up to four insertions, deletions and swaps."""
+    environment = draw(st.sampled_from(ENVIRONMENTS))
+    url = draw(st.sampled_from(sorted(environment.origins)))
+    url += draw(st.sampled_from(["", "", ":443", ":80"])) + draw(st.sampled_from(["", "/", "/api", "?q=1", "#f"]))
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(url)))
+        end = start + draw(st.integers(0, 2))
+        cut = url[start:end]
+        url = url[:start] + draw(st.sampled_from([cut[::-1], "", cut.swapcase()]) | TRICKS | TRICKS) + url[end:]
+    return environment, url
+
+
+def destinations(url: str) -> set[tuple[str | None, str | None, int | None]]:
+    """Return where the two parsers on the way to a connection see a URL lead to; none where one of them refuses it."""
+    try:
+        seen = [(part.scheme, part.hostname, part.port) for part in (urlsplit(url), parse_url(url))]
+    except ValueError:
+        return set()
+    return {(scheme, host and host.strip("[]"), port or {"https": 443}.get(scheme, 80)) for scheme, host, port in seen}
+
+
+def prepared(url: str) -> str | None:
+    """Return a URL as `requests` sends it, None where it refuses to."""
+    try:
+        return requests.Request("GET", url).prepare().url
+    except (requests.RequestException, ValueError):
+        return None
+
+
+@examples(300, 45_000)
+def test_a_request_with_a_token_leads_to_an_origin_of_the_environment(examples: int) -> None:
+    """As both `urllib` and `urllib3` see its URL: as it is (redirects have it so), and as it is prepared."""
+    auths = {each: auth_with(in_memory.TokenEndpoint(lifetime=DAY), environment=each) for each in ENVIRONMENTS}
+
+    def assertion(disguise: tuple[Environment, str]) -> None:
+        environment, url = disguise
+        allowed = set(itertools.chain.from_iterable(map(destinations, environment.origins)))
+        for sent in (url, prepared(url)):
+            request = requests.Request("GET", "https://host.example").prepare()
+            request.url = sent
+            trusted = "Authorization" in auths[environment](request).headers
+            event(f"{'prepared' if sent != url else 'as it is'}: {'trusted' if trusted else 'not trusted'}")
+            if trusted:
+                assert sent is not None
+                assert destinations(sent) <= allowed
+                assert len(destinations(sent)) == 1 or prepared(sent) is None
+
+    holds(assertion, urls_in_disguise(), examples)
