@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
-from in_memory import in_thread
+from in_memory import Crowd, in_thread
 
 from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
@@ -59,3 +59,9 @@ def start() -> Iterator[Callable[..., "Future[Any]"]]:
     """Starts a call in a thread of its own, at the frozen time if there is one, and returns its future."""
     with ThreadPoolExecutor(64) as pool:
         yield lambda call, *args: pool.submit(in_thread(lambda: call(*args)))
+
+
+@pytest.fixture
+def crowd(start: Callable[..., "Future[Any]"]) -> Crowd:
+    """Starts threads that ask for a token, and tells when they wait."""
+    return Crowd(start)

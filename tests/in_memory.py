@@ -11,17 +11,24 @@ the Nth request. Tokens live for `LIFETIME` seconds: they are stale from `STALE`
 """
 
 import io
+import itertools
 import json
+import sys
 import threading
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from time import sleep as real_sleep  # tests replace `time.sleep`
+from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from requests_mentionme import MentionMeAuth
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LIFETIME = 1000.0  # seconds
 STALE = 800.0  # seconds after it was obtained; what remains is 20 % of the lifetime
@@ -140,3 +147,80 @@ def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
         return beyond_sight(frames - 1) if frames else call()
 
     return lambda: beyond_sight(5)
+
+
+class Crowd:
+    """Threads that ask for a token; it tells when they wait for the renewal that another one leads.
+
+        asked = crowd.ask(4, auth.access_token)      # four futures; `crowd` is a fixture
+        crowd.expect(3)                              # returns once three of the four wait
+
+    What counts as waiting is to acquire a lock that another thread holds. What a thread does within a token request
+    does not count, so the leader that stands before a gate is not one of those who wait.
+    """
+
+    def __init__(self, start: Callable[[Callable[[], Any]], "Future[Any]"]) -> None:
+        """Take what starts a call in a thread of its own."""
+        self._start = start
+        self._waits = itertools.count(1)
+        self._waiting: dict[int, int] = {}  # the thread, and the number of its wait
+        self._expected = 0  # the number of the last wait that was expected
+
+    @property
+    def count(self) -> int:
+        """How many threads wait now."""
+        return len(self._waiting)
+
+    def ask(self, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
+        """Start so many threads that make this call."""
+        return [self._start(self._watched(call)) for _ in range(count)]
+
+    def wait_behind(self, gate: Gate, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
+        """Start a thread whose token request stands before the gate, and so many others, who wait for that."""
+        leader = self.ask(1, call)
+        gate.wait_until_reached()
+        waiting = self.ask(count, call)
+        self.expect(count)
+        return leader + waiting
+
+    def another(self) -> "Crowd":
+        """Return another crowd, which is watched apart."""
+        return Crowd(self._start)
+
+    def expect(self, count: int) -> None:
+        """Return once so many threads wait that have not been expected before."""
+        for _ in range(int(LONG * 1000)):
+            waits = [number for number in list(self._waiting.values()) if number > self._expected]
+            if len(waits) >= count:
+                self._expected = max(waits, default=self._expected)
+                return
+            real_sleep(0.001)
+        raise AssertionError("fewer threads wait than expected")
+
+    def _watched(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        def make() -> Any:
+            sys.setprofile(self._profile)
+            try:
+                return call()
+            finally:
+                sys.setprofile(None)
+                self._waiting.pop(threading.get_ident(), None)
+
+        return make
+
+    def _profile(self, frame: types.FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and begins_to_wait(function) and not _is_within_a_token_request(frame):
+            self._waiting[threading.get_ident()] = next(self._waits)
+        elif event == "c_return":
+            self._waiting.pop(threading.get_ident(), None)
+
+
+def begins_to_wait(function: Any) -> bool:
+    """Return whether a call of *function* waits for a lock that is held: what a profiler sees before the call."""
+    return getattr(function, "__name__", "") == "acquire" and repr(function.__self__).startswith("<locked")
+
+
+def _is_within_a_token_request(frame: types.FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not TokenEndpoint.send.__code__:
+        frame = frame.f_back
+    return frame is not None

@@ -1,0 +1,361 @@
+"""Interrupts at any moment: a renewal that is broken off leaves nobody hanging, and the auth works on.
+
+First `KeyboardInterrupt` is raised at each moment at which Python may handle a signal: where a function begins, and
+where the call of a built-in one returns. Then real signals arrive at moments of their own choice.
+"""
+
+import concurrent.futures
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from freezegun.api import FrozenDateTimeFactory
+from in_memory import EXPIRED, STALE, Crowd, Gate, TokenEndpoint, auth_with, begins_to_wait, in_thread
+
+import requests_mentionme
+from requests_mentionme import MentionMeAuth
+
+SOON = 5.0  # real seconds: far less than the patience of those who wait, far more than what takes no time
+WATCHED = (requests_mentionme.__path__[0], threading.__file__)  # whose frames are interrupted
+
+
+def spawn(call: Callable[[], Any]) -> "Future[Any]":
+    """Start a call in a thread that no one has to wait for, should it hang."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - an interrupt is what these tests are about
+            future.set_exception(error)
+
+    threading.Thread(target=in_thread(run), daemon=True).start()
+    return future
+
+
+def interrupt() -> None:
+    """Do what Python does when somebody presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def at_moment(
+    number: int, act: Callable[[], object], call: Callable[[], Any], on_wait: Callable[[], object] = lambda: None
+) -> bool:
+    """Make *call*, and do *act* at the moment with this number, from 1; return whether there was such a moment.
+
+    When the call is about to wait for a lock that is held, *on_wait* is called first.
+    """
+    moments = count(1)
+    found = False
+
+    def profile(frame: types.FrameType, event: str, function: Any) -> None:
+        nonlocal found
+        if not frame.f_code.co_filename.startswith(WATCHED):
+            return
+        if event == "c_call" and begins_to_wait(function):
+            on_wait()
+        if event in {"call", "c_return"} and next(moments) == number:
+            found = True
+            act()
+
+    sys.setprofile(profile)
+    try:
+        call()
+    except KeyboardInterrupt:
+        assert found
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def unwatched(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Return *call*, in which there are no moments to interrupt."""
+
+    def make() -> Any:
+        profile = sys.getprofile()
+        sys.setprofile(None)
+        try:
+            return call()
+        finally:
+            sys.setprofile(profile)
+
+    return make
+
+
+class Scene:
+    """An auth in one of the states that lead to a renewal, and how its token is asked for then."""
+
+    def __init__(self, clock: FrozenDateTimeFactory, state: str) -> None:
+        clock.move_to("2026-01-01T12:00:00Z")
+        self.state = state
+        self.endpoint = TokenEndpoint()
+        self.auth = auth_with(self.endpoint)
+        if state != "no token":
+            self.auth.access_token()
+        clock.tick({"no token": 0, "refused": 0, "expired": EXPIRED}.get(state, STALE))
+        self.count = self.endpoint.count
+
+    def ask(self) -> str:
+        """Ask for a token."""
+        return self.auth.access_token(**({"refused": "token-1"} if self.state == "refused" else {}))
+
+    def make_others_wait(self) -> None:
+        """See to it that others can't go on with the token in hand while a renewal is under way."""
+        if self.state == "invalidated while stale":
+            spawn(self.auth.invalidate).result(SOON)
+
+    def check(self, *, more: int) -> None:
+        """Check that the auth works, in at most so many token requests since the scene began."""
+        assert spawn(self.auth.access_token).result(SOON)
+        assert self.endpoint.count <= self.count + more
+
+
+def break_leader(clock: FrozenDateTimeFactory, state: str, number: int) -> bool:
+    """Interrupt the leader of a renewal, in which two others wait, at one moment."""
+    scene = Scene(clock, state)
+    crowd = Crowd(spawn)
+    others: list[Future[Any]] = []
+
+    def be_joined() -> None:
+        scene.make_others_wait()
+        others.extend(crowd.ask(2, scene.ask))
+        if state != "stale":  # in which they go on with the token in hand
+            crowd.expect(2)
+
+    def lead() -> bool:
+        found = at_moment(number, interrupt, scene.ask)
+        assert scene.auth.access_token()
+        return found
+
+    scene.endpoint.script = [unwatched(be_joined)]
+    found = spawn(lead).result(SOON)
+    assert all(other.result(SOON) for other in others)
+    scene.check(more=2)
+    return found
+
+
+def break_waiter(clock: FrozenDateTimeFactory, state: str, number: int, outcome: object = None) -> bool:
+    """Interrupt one of two that wait for a renewal at one moment, before, within, or after its wait."""
+    scene = Scene(clock, state)
+    crowd = Crowd(spawn)
+    gate = Gate(outcome)
+    scene.endpoint.script = [gate]
+    leader = spawn(scene.ask)
+    gate.wait_until_reached()
+    scene.make_others_wait()
+    (other,) = crowd.ask(1, scene.ask)
+    crowd.expect(1)
+
+    def wait() -> bool:
+        found = at_moment(number, interrupt, scene.ask, on_wait=gate.open)
+        gate.open()
+        assert scene.auth.access_token()
+        return found
+
+    found = spawn(wait).result(SOON)
+    assert leader.exception(SOON) is outcome
+    assert other.result(SOON)
+    scene.check(more=2 if outcome is None else 3)  # where nothing was shared, one of those who wait leads a renewal
+    return found
+
+
+def moments_of(broken: Callable[[int], bool], every: int = 1) -> int:
+    """Interrupt at one moment after another, or at every third, say; return how many moments there were."""
+    return every * len(list(takewhile(broken, count(1, every))))
+
+
+EVERY = pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3], ids=["each", "every third"])
+
+
+@pytest.mark.parametrize("state", ["no token", "expired", "stale", "invalidated while stale", "refused"])
+@EVERY
+def test_an_interrupt_at_any_moment_of_the_leader_leaves_nobody_behind(clock, state, every):
+    """Those who wait are served at once, and the auth works, in one more token request at most."""
+    assert moments_of(lambda number: break_leader(clock, state, number), every) > 20
+
+
+@pytest.mark.parametrize("state", ["no token", "expired", "invalidated while stale", "refused"])
+@pytest.mark.parametrize("outcome", [None, RuntimeError("own")], ids=["that is served", "that leads next"])
+def test_an_interrupt_at_any_moment_of_a_waiter_leaves_nobody_behind(clock, state, outcome):
+    """Neither the leader nor the others who wait notice, also where a waiter takes over from the leader."""
+    assert moments_of(lambda number: break_waiter(clock, state, number, outcome)) > (20 if outcome else 3)
+
+
+@pytest.mark.parametrize("what", ["no token", "expired", "stale", "refused", "invalidate"])
+@EVERY
+def test_a_signal_handler_may_ask_for_a_token_wherever_it_interrupts_its_thread(clock, what, every):
+    """It gets one, or is told that its own thread is at it: it does not wait for itself."""
+
+    def asked_within(number: int) -> bool:
+        scene = Scene(clock, "no token" if what == "invalidate" else what)
+        answers: list[str] = []
+
+        def ask_too() -> None:
+            try:
+                answers.append(scene.auth.access_token())
+            except RuntimeError as error:
+                answers.append(str(error))
+
+        call = scene.auth.invalidate if what == "invalidate" else scene.ask
+        found = spawn(lambda: at_moment(number, ask_too, call)).result(SOON)
+        assert all(answer.startswith(("token-", "A token was asked for")) for answer in answers)
+        assert len(answers) == found
+        scene.check(more=2)
+        return found
+
+    assert moments_of(asked_within, every) > (1 if what == "invalidate" else 20)
+
+
+# Real signals
+
+
+class BusyEndpoint(TokenEndpoint):
+    """An endpoint that takes half a millisecond, and knows which thread asks."""
+
+    asking: int | None = None
+
+    def send(self, *args: Any, **options: Any) -> requests.Response:
+        """Answer in a while."""
+        self.asking = threading.get_ident()
+        try:
+            time.sleep(0.0005)
+            return super().send(*args, **options)
+        finally:
+            self.asking = None
+            self.requests.clear()  # they would grow without bounds
+
+
+class Storm:
+    """Real signals that interrupt the main thread, as it leads renewals and waits for them among three others."""
+
+    def __init__(self) -> None:
+        faulthandler.dump_traceback_later(300, exit=True)
+        self.endpoint = BusyEndpoint(lifetime=0.02)  # so that its tokens go through all the states
+        self.auth = auth_with(self.endpoint)
+        self.leading = self.waiting = 0  # interrupts of the main thread, by what it was at
+        self.asked_at = [time.monotonic()] * 3  # by each of the others
+        self.is_over = False
+
+    def interrupt(self, _: int, frame: types.FrameType | None) -> None:
+        """Interrupt the main thread where it asks for a token, and not in this test itself."""
+        while frame is not None and frame.f_code is not MentionMeAuth.access_token.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            asking = self.endpoint.asking
+            self.leading += asking == threading.main_thread().ident
+            self.waiting += asking not in {None, threading.main_thread().ident}
+            raise KeyboardInterrupt
+
+    def work(self, number: int) -> None:
+        """Be one of the others."""
+        while not self.is_over:
+            self.asked_at[number] = time.monotonic()
+            self.auth.access_token()
+            time.sleep(0.001)
+
+    def rage(self, interrupts: int) -> None:
+        """Interrupt the main thread so many times, half of them as it leads; raise if somebody hangs."""
+        while min(self.leading, self.waiting) < interrupts // 2:
+            if time.monotonic() - min(self.asked_at) > SOON:
+                raise TimeoutError("one of the others hangs")
+            if self.waiting < self.leading:
+                time.sleep(0.001)  # so that one of the others leads
+            try:
+                self.auth.access_token()
+                self.auth.invalidate()
+            except KeyboardInterrupt:
+                pass
+
+    def run(self, interrupts: int) -> None:
+        """Rage, and raise if afterwards anything does not work."""
+        others = [spawn(lambda number=number: self.work(number)) for number in range(3)]
+        signal.signal(signal.SIGALRM, self.interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        try:
+            self.rage(interrupts)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.is_over = True
+        assert [each.exception(SOON) for each in others] == [None] * 3
+        assert spawn(self.auth.access_token).result(SOON)
+        assert self.auth.access_token()
+        print(self.leading, "interrupts of the leader,", self.waiting, "of one who waits")
+
+
+def run_storm(program: str) -> "subprocess.CompletedProcess[str]":
+    """Run a storm in a process of its own, where the main thread is free to be interrupted."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    call = [sys.executable, "-c", f"import test_interrupts as it; {program}"]
+    return subprocess.run(call, check=False, capture_output=True, env=environment, text=True, timeout=400)
+
+
+NEEDS_TIMER = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+
+
+@NEEDS_TIMER
+@pytest.mark.parametrize("interrupts", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_real_interrupts_of_the_main_thread_leave_nobody_behind(interrupts):
+    """It leads and waits in turn among three others: nobody waits long, and the auth works."""
+    ran = run_storm(f"it.Storm().run({interrupts})")
+
+    assert ran.returncode == 0, ran.stderr
+    print(ran.stdout)
+
+
+# The negative controls: what the tests above would notice
+
+
+class EventInPlaceOfLock:
+    """Ends a renewal by an `Event`, which is written in Python, so that an interrupt can split its end."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait for the end."""
+        return self._ended.wait(timeout)
+
+    def release(self) -> None:
+        """Let go of nothing."""
+
+
+def end_renewals_by_events(patch: pytest.MonkeyPatch) -> None:
+    """Put the event in the place of the lock. Nothing public tells by what a renewal ends."""
+    threads = types.SimpleNamespace(RLock=EventInPlaceOfLock, get_ident=threading.get_ident)
+    patch.setattr("requests_mentionme._renewal.threading", threads)
+
+
+def test_a_renewal_that_ends_by_an_event_is_broken_at_some_moment(clock, monkeypatch):
+    """Those who wait hang, or sit out their patience."""
+    monkeypatch.setattr(sys.modules[__name__], "SOON", 0.3)
+    end_renewals_by_events(monkeypatch)
+
+    with pytest.raises(concurrent.futures.TimeoutError):
+        moments_of(lambda number: break_leader(clock, "no token", number))
+
+
+@NEEDS_TIMER
+@pytest.mark.slow
+def test_a_renewal_that_ends_by_an_event_is_broken_by_real_interrupts():
+    """One of thousands finds the moment."""
+    ran = run_storm("it.end_renewals_by_events(it.pytest.MonkeyPatch()); it.Storm().run(100_000)")
+
+    assert "one of the others hangs" in ran.stderr or "unlocked lock" in ran.stderr, ran.stderr
