@@ -1,12 +1,18 @@
-"""What the installed package shows to the outside: names, types, version, what it imports."""
+"""What the installed package shows to the outside: names, help, types, version, what it imports."""
 
+import pydoc
+import re
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import pytest
 
 import requests_mentionme
-from requests_mentionme import _version
+from requests_mentionme import MentionMeAuth
 
 PROMISED = [
     "DEMO",
@@ -18,46 +24,72 @@ PROMISED = [
     "TokenEndpointError",
     "TokenResponseError",
 ]
+OPTIONS = ["environment", "session", "timeout", "refresh_margin", "store"]
 
 
-def test_all_is_sorted_and_holds_exactly_the_promised_names():
-    """`__all__` lists the names that users may rely on, constants first, and nothing else."""
-    assert requests_mentionme.__all__ == PROMISED
+def help_on(thing: Any) -> str:
+    """Return what `help` shows, as plain text."""
+    return pydoc.plain(pydoc.render_doc(thing))
 
 
-def test_every_public_attribute_is_listed_in_all():
-    """A name without an underscore is a submodule or is promised."""
-    attributes = {
+def test_the_public_names_are_exactly_the_promised_ones():
+    """`__all__` is sorted, and names the version as well; any other name has an underscore, or is a submodule."""
+    public = {
         name
         for name, value in vars(requests_mentionme).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-
-    assert attributes == set(requests_mentionme.__all__)
-
-
-def test_every_promised_name_says_what_it_is():
-    """Classes have a docstring of their own."""
-    promised = [getattr(requests_mentionme, name) for name in requests_mentionme.__all__]
-
-    assert [item for item in promised if isinstance(item, type) and not vars(item)["__doc__"]] == []
+    assert requests_mentionme.__all__ == [*PROMISED, "__version__"]
+    assert public == set(PROMISED)
 
 
-def test_the_package_is_marked_as_typed():
-    """The marker file of PEP 561 is installed with the package."""
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_public_name_is_of_the_package_and_says_what_it_is(name):
+    """Tracebacks, pickles and help name `requests_mentionme`, not a private room of it."""
+    promised = getattr(requests_mentionme, name)
+    kind = promised if isinstance(promised, type) else type(promised)
+    assert kind.__module__ == "requests_mentionme"
+    assert vars(kind)["__doc__"]
+
+
+def test_the_version_is_that_of_the_installed_distribution():
+    """The package and its metadata agree."""
+    assert requests_mentionme.__version__ == metadata.version("requests-mentionme")
+
+
+def test_the_package_is_marked_as_typed_and_its_types_are_tested():
+    """The marker file of PEP 561 is installed; type checkers read `tests/typing/api.py`."""
     assert resources.files(requests_mentionme).joinpath("py.typed").is_file()
-
-
-def test_the_metadata_has_the_version_of_the_package():
-    """The installed distribution and the package agree on their version."""
-    assert metadata.version("requests-mentionme") == _version.__version__
+    api = (Path(__file__).parent / "typing" / "api.py").read_text(encoding="utf-8")
+    assert all(name in api for name in PROMISED)
 
 
 def test_importing_the_package_loads_neither_pyjwt_nor_the_sandbox():
-    """What only some users need is not paid for by all."""
-    program = "import sys, requests_mentionme; print(*sys.modules, sep='\\n')"
-    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    """What only some users need is not paid for by all; the first token loads PyJWT."""
+    program = """
+import sys
+import requests_mentionme
+print(*sys.modules)
+sys.path.insert(0, sys.argv[1])
+from in_memory import TokenEndpoint, auth_with
+auth_with(TokenEndpoint()).access_token()
+print("jwt" in sys.modules)
+"""
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    loaded, used = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "requests_mentionme" in loaded.split()
+    assert not {"jwt", "cryptography", "requests_mentionme.sandbox"} & set(loaded.split())
+    assert used == "True"
 
-    assert "requests_mentionme" in loaded
-    assert "jwt" not in loaded
-    assert "requests_mentionme.sandbox" not in loaded
+
+def test_help_on_the_auth_starts_with_an_example_and_lists_all_options():
+    """Those of `from_env` and `from_provider` too: `**options` alone would tell nobody anything."""
+    before_arguments = help_on(MentionMeAuth).split("Args:")[0]
+    assert re.search(r"auth ?= ?MentionMeAuth(\.from_env)?\(", before_arguments)
+    for documented in (MentionMeAuth, MentionMeAuth.from_env, MentionMeAuth.from_provider):
+        assert [option for option in OPTIONS if option not in help_on(documented)] == []
+
+
+def test_help_on_the_package_names_the_sandbox():
+    """It is the one public submodule, which `__all__` does not list."""
+    assert "requests_mentionme.sandbox" in help_on(requests_mentionme).split("PACKAGE CONTENTS")[0]

@@ -33,12 +33,13 @@ calls = [gevent.spawn(call) for _ in range(30)]
 gevent.joinall(calls, timeout=30)
 print(json.dumps([each.value for each in calls]))
 """
-LEADER_TIMES_OUT = """
+LEADER_DIES = """
 leader = gevent.spawn(call, 1)
 waiters = [gevent.spawn(call) for _ in range(5)]
-leader.join(30)
-gevent.joinall(waiters, timeout=30)
-print(json.dumps([each.value for each in [leader, *waiters]]))
+gevent.sleep(0.5)
+{death}
+gevent.joinall([leader, *waiters], timeout=30)
+print(json.dumps([each.value == 200 for each in [leader, *waiters]]))
 """
 FORK = """
 import os
@@ -66,10 +67,11 @@ def test_many_greenlets_share_one_token_request(sandbox: Sandbox) -> None:
     assert sandbox.token_requests == 1
 
 
-def test_a_greenlet_that_times_out_while_it_renews_frees_the_others(sandbox: Sandbox) -> None:
-    """A `gevent.Timeout` is no `Exception`, and not their error either: one of them asks again."""
+@pytest.mark.parametrize("death", ["leader.join()", "leader.kill()"], ids=["timed out", "killed"])
+def test_a_greenlet_that_dies_while_it_renews_frees_the_others(sandbox: Sandbox, death: str) -> None:
+    """A `gevent.Timeout` or `GreenletExit` is no `Exception`, and not their error either: one of them asks again."""
     sandbox.fail_token_requests(delay=600)
-    assert run(sandbox, LEADER_TIMES_OUT) == [None, *[200] * 5]
+    assert run(sandbox, LEADER_DIES.format(death=death)) == [False, *[True] * 5]
     assert sandbox.token_requests == 2
 
 
