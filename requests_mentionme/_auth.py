@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _NEVER_USED = "never used"
 _NO_HOOKS: dict[str, list[object]] = {"response": []}
 _OF_THIS_PROCESS = ("_source", "_hook", "_foreign_origins")
-_VARIABLES = ("MENTIONME_CLIENT_ID", "MENTIONME_CLIENT_SECRET")
+_ID_VARIABLE = "MENTIONME_CLIENT_ID"
+_SECRET_VARIABLE = "MENTIONME_CLIENT_SECRET"  # noqa: S105 - the name of a variable
 
 
 class _Options(TypedDict, total=False):
@@ -81,18 +82,21 @@ class MentionMeAuth(AuthBase):
         refresh_margin: float = 300,
         store: TokenStore | None = None,
     ) -> None:
+        # Before anything can fail, since an error keeps the local variables of this frame alive.
         hidden_secret = Hidden(client_secret)
-        del client_secret  # before anything can fail, since an error keeps the local variables of this frame alive
-        self._credentials: CredentialsSource = FixedCredentials(client_id, hidden_secret)
-        self._environment = resolve_environment(environment)
-        if not isinstance(session, requests.Session | None):
-            raise TypeError("session must be a requests.Session or None")
-        if store is not None:
-            check_store(store)
-        self._store = store
-        self._refresh_margin = seconds("refresh_margin", refresh_margin, least=0)
-        self._endpoint = TokenEndpoint(self._environment, session, timeout_pair(timeout), self._refresh_margin)
-        self._start()
+        hidden_environment = Hidden(environment)  # the user info of a URL may be a password
+        del client_secret, environment
+        with FramesCleared():
+            self._credentials: CredentialsSource = FixedCredentials(client_id, hidden_secret)
+            self._environment = resolve_environment(hidden_environment.value)
+            if not isinstance(session, requests.Session | None):
+                raise TypeError("session must be a requests.Session or None")
+            if store is not None:
+                check_store(store)
+            self._store = store
+            self._refresh_margin = seconds("refresh_margin", refresh_margin, least=0)
+            self._endpoint = TokenEndpoint(self._environment, session, timeout_pair(timeout), self._refresh_margin)
+            self._start()
 
     def _start(self) -> None:
         """Make the parts that hold the state of this process, and are not copied or pickled."""
@@ -132,13 +136,19 @@ class MentionMeAuth(AuthBase):
             TypeError: As for the class.
             ValueError: A variable is missing, empty or of no use; and as for the class.
         """
-        for variable in _VARIABLES:
+        hidden_options = Hidden(options)
+        del options
+        with FramesCleared():
+            return cls._from_env(hidden_options.value)
+
+    @classmethod
+    def _from_env(cls, options: "_Options") -> "Self":
+        for variable in (_ID_VARIABLE, _SECRET_VARIABLE):
             if not os.environ.get(variable):
                 raise ValueError(f"the environment variable {variable} is not set. Set it: export {variable}=...")
         if "environment" not in options:
             options["environment"] = environment_from_variable()
-        client_id, client_secret = _VARIABLES
-        return cls(os.environ[client_id], os.environ[client_secret], **options)  # no local variable holds the secret
+        return cls(os.environ[_ID_VARIABLE], os.environ[_SECRET_VARIABLE], **options)
 
     @classmethod
     def from_provider(cls, provider: Provider, **options: "Unpack[_Options]") -> "Self":
@@ -153,14 +163,16 @@ class MentionMeAuth(AuthBase):
             TypeError: *provider* can't be called; and as for the class.
             ValueError: As for the class.
         """
-        hidden_provider = Hidden(provider)
-        del provider  # its `repr` may show a secret: that of `functools.partial` shows its arguments
-        credentials = ProvidedCredentials(hidden_provider)
-        # The constructor is called, so that it is a subclass's own. The id and the secret that it wants are never used.
-        auth = cls(_NEVER_USED, _NEVER_USED, **options)
-        auth._credentials = credentials
-        auth._start()
-        return auth
+        hidden_provider = Hidden(provider)  # a `functools.partial` shows its arguments
+        hidden_options = Hidden(options)
+        del provider, options
+        with FramesCleared():
+            credentials = ProvidedCredentials(hidden_provider)
+            # The constructor is called, so that it is a subclass's own. The id and secret that it wants are never used.
+            auth = cls(_NEVER_USED, _NEVER_USED, **hidden_options.value)
+            auth._credentials = credentials
+            auth._start()
+            return auth
 
     @property
     def environment(self) -> Environment:

@@ -31,7 +31,7 @@ class ClientCredentials:
         self.client_secret: Final = _non_empty("client_secret", client_secret)
 
     def __repr__(self) -> str:
-        return f"<ClientCredentials of {self.client_id!r}>"
+        return "<ClientCredentials>"
 
 
 class CredentialsSource(Protocol):

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 _REPLACEMENT = "[secret]"
 _BACKSLASH = r"(?: \\ | %(?:25)*5c )"  # as it is, or as in a URL; one more 25 for each time it is put into a URL
+_BACKSLASHES = re.compile(rf"{_BACKSLASH}+", flags=re.IGNORECASE | re.VERBOSE)
 _SPELLING = re.compile(
     rf"""
     (?P<unicode> (?: {_BACKSLASH}+ u[0-9a-f]{{4}} )+ )
@@ -92,25 +93,33 @@ def scrub(text: str, secret: str) -> str:
     which all these spellings look alike, and then one is searched for in the other. That takes time linear in the
     text. A pattern that lists the spellings of each character would not: it tries each way to share out backslashes.
     """
-    plain_secret = "".join(plain for plain, _, _ in _plain_characters(secret))
+    plain_secret = "".join(character.plain for character in _characters(secret))
     if not plain_secret:
-        return re.sub(rf"(?ix) {_BACKSLASH}+", _REPLACEMENT, text)  # of backslashes alone, which have no plain form
-    characters = list(_plain_characters(text))
-    plain_text = "".join(plain for plain, _, _ in characters)
+        return _BACKSLASHES.sub(_REPLACEMENT, text)  # the secret is backslashes alone, which have no plain form
+    characters = list(_characters(text))
+    plain_text = "".join(character.plain for character in characters)
     pieces: list[str] = []
     end_of_last = 0
     found = plain_text.find(plain_secret)
     while found >= 0:
         after = found + len(plain_secret)
-        _, start, _ = characters[found]
-        pieces += [text[end_of_last:start], _REPLACEMENT]
-        _, _, end_of_last = characters[after - 1]
+        pieces += [text[end_of_last : characters[found].start], _REPLACEMENT]
+        end_of_last = characters[after - 1].end
+        rest_of_secret = _BACKSLASHES.match(text, end_of_last)
+        if rest_of_secret is not None and secret.endswith("\\"):
+            end_of_last = rest_of_secret.end()
         found = plain_text.find(plain_secret, after)
     return "".join([*pieces, text[end_of_last:]])
 
 
-def _plain_characters(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the characters of *text* in plain form, each with the start and the end of its spelling in *text*.
+class _Character(NamedTuple):
+    plain: str  # in plain form
+    start: int  # of its spelling in the text
+    end: int
+
+
+def _characters(text: str) -> Iterator[_Character]:
+    """Yield the characters of *text*.
 
     In plain form, letters are lower case, there are no backslashes, and a control character is the letter that stands
     for it behind a backslash. A run of escapes is one spelling, since a character may take several of them.
@@ -125,4 +134,4 @@ def _plain_characters(text: str) -> Iterator[tuple[str, int, int]]:
         else:
             characters = spelling["escaped"] or spelling["plain"] or ""
         for plain in characters.lower().translate(_PLAIN_FORM):
-            yield plain, spelling.start(), spelling.end()
+            yield _Character(plain, spelling.start(), spelling.end())

@@ -1,0 +1,550 @@
+"""Neither the client secret nor a token is in what an error, a log line, a `repr` or a pickle shows.
+
+Error reporters show the local variables of each frame in a traceback, as does `traceback` with `capture_locals=True`.
+"""
+
+import asyncio
+import builtins
+import functools
+import gc
+import io
+import itertools
+import json
+import logging
+import pickle
+import re
+import ssl
+import time
+import timeit
+import traceback
+from collections.abc import Callable, Generator
+from concurrent.futures import wait
+from pathlib import Path
+from types import FunctionType
+from typing import Any, NoReturn
+from unittest import mock
+from urllib.parse import quote
+
+import pytest
+import requests
+import urllib3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from in_memory import LONG, STALE, Gate, TokenEndpoint, auth_with, session_with
+from in_memory import Answer as Fields
+from loopback import Answer, Loopback, token_answer
+from stores import Failing
+
+import requests_mentionme
+from requests_mentionme import MentionMeAuth, TokenResponseError
+
+SECRET = "the-s3cret"  # what `auth_with` takes, too
+TOKEN = re.compile(r"token-\d")  # all tokens in here are called like this
+API = "https://demo.mention-me.com/api/merchant/v2/customers"
+LIBRARIES = (str(Path(requests.__file__).parent), str(Path(requests_mentionme.__file__).parent))
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """Return an error with its causes, contexts and members."""
+    links = [error]
+    for link in links:
+        more = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        links += [each for each in more if each is not None and each not in links]
+    return links
+
+
+def frames_of(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames that a reporter shows, but those above `requests` and this library: they are the caller's."""
+    links = chain_of(error)
+    stacks = [traceback.TracebackException.from_exception(link, capture_locals=True).stack for link in links]
+    own = itertools.dropwhile(lambda frame: not frame.filename.startswith(LIBRARIES), stacks[0])
+    return list(itertools.chain(own, *stacks[1:]))
+
+
+def leaks(text: str) -> bool:
+    """Return whether a text shows the secret or a token."""
+    return SECRET in text or TOKEN.search(text) is not None
+
+
+def assert_frames_are_clean(error: BaseException) -> None:
+    """Fail if the local variables of a frame show the secret or a token; the frames have a file and a line."""
+    frames = frames_of(error)
+    assert [f"{it.filename}:{it.lineno} {it.name}: {it.locals}" for it in frames if leaks(str(it.locals))] == []
+    assert all(frame.filename and frame.lineno for frame in frames)
+
+
+def told_by(error: BaseException) -> str:
+    """Return all that a log, a debugger or a pickle shows of an error, apart from its frames."""
+    told: list[object] = []
+    for link in chain_of(error):
+        told += [str(link), link.args, vars(link)]
+        response = getattr(link, "response", None)
+        if response is not None:
+            told += [response.text, response.content, response.reason, vars(response), *response.headers.values()]
+        attached = (getattr(link, "request", None), getattr(response, "request", None))
+        told += [vars(request) for request in attached if request is not None]
+        if isinstance(link, requests.RequestException):
+            told.append(pickle.dumps([link.request, link.response]).decode("latin-1"))
+    return "\n".join(each if isinstance(each, str) else repr(each) for each in told)
+
+
+def assert_clean(error: BaseException) -> None:
+    """Fail if an error shows the secret or a token, or if a request attached to it has its body or leads to more."""
+    assert_frames_are_clean(error)
+    assert not leaks(told_by(error))
+    for link in chain_of(error):
+        for holder in (link, getattr(link, "response", None)):
+            request = getattr(holder, "request", None)
+            assert request is None or (request.body, request.hooks) == ("[redacted]", {"response": []})
+
+
+def raised_by(call: Callable[[], object]) -> BaseException:
+    """Return what a call raises."""
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - an interrupt is one of many things it may be
+        call()
+    return raised.value
+
+
+def fail_with_a_secret() -> NoReturn:
+    """Fail in a frame that holds the secret."""
+    held = {"client_secret": SECRET}
+    raise LookupError(f"no key among {len(held)}")
+
+
+def fail_from_one_with_a_secret(kind: str) -> NoReturn:
+    """Fail because of an error whose frames hold the secret."""
+    if kind == "cause":
+        raise ValueError(kind) from raised_by(fail_with_a_secret)
+    if kind == "member of a group":
+        raise getattr(builtins, "ExceptionGroup")("several", [ValueError(kind), raised_by(fail_with_a_secret)])  # noqa: B009
+    try:
+        fail_with_a_secret()
+    except LookupError:
+        raise ValueError(kind) from None  # it is suppressed, but still there
+
+
+CHAINS = ["cause", "suppressed context"]
+if hasattr(builtins, "ExceptionGroup"):  # from Python 3.11 on
+    CHAINS.append("member of a group")
+
+
+@pytest.mark.parametrize("kind", [*CHAINS, "the frames of requests"])
+def test_the_search_finds_a_secret_that_is_there(kind):
+    """This is the control of all searches below: without the library, the secret is found."""
+    session = session_with(TokenEndpoint(requests.ConnectionError("dead")))
+    if kind in CHAINS:
+        error = raised_by(lambda: session.request("GET", API, auth=lambda _: fail_from_one_with_a_secret(kind)))
+    else:
+        error = raised_by(lambda: session.post(API, json={"client_secret": SECRET}))
+    with pytest.raises(AssertionError, match=r"held|json"):
+        assert_clean(error)
+
+
+class World:
+    """What a token needs, each part of which may break: a server, a provider, a store, and functions on the way."""
+
+    def __init__(self, server: Loopback, patch: pytest.MonkeyPatch) -> None:
+        self.server = server
+        self.patch = patch
+        self.provide: Callable[[], Any] = lambda: ("an-id", SECRET)
+        self.store = Failing(KeyboardInterrupt())
+
+    def auth(self, *, with_provider: bool = False) -> MentionMeAuth:
+        """Return an auth that still works."""
+        options: Any = {"environment": self.server.url, "store": self.store}
+        if with_provider:
+            return MentionMeAuth.from_provider(lambda: self.provide(), **options)  # noqa: PLW0108 - it changes
+        return MentionMeAuth("an-id", SECRET, **options)
+
+    def breaks(self, part: str, how: Any) -> None:
+        """Have a part fail like this; a function by its name, which lies below the frames that hold the body."""
+        if part == "answer":
+            self.server.play(how)
+        elif part == "provider":
+            self.provide = how
+        elif part == "store":  # its frames hold the token that it is to keep
+            vars(self.store).update(error=how(), methods=("write",))
+        else:
+            self.patch.setattr(part, how if isinstance(how, FunctionType) else mock.Mock(side_effect=how))
+
+
+def chained(_: object, request: requests.PreparedRequest, **__: Any) -> NoReturn:
+    """Raise an error from others that have the request; the chain has no end, and Python prints such a one too."""
+    error = LookupError("of the caller's own")
+    cause = requests.Timeout(request=request)
+    cause.__context__ = requests.ConnectionError(request=request)
+    cause.__context__.__cause__ = error
+    raise error from cause
+
+
+BROKEN_OFF = b'{"access_token": "token-7", ' * 9
+CREATE = "urllib3.util.connection.create_connection"
+ADAPTER = "requests.adapters.HTTPAdapter.send"
+CONNECT = "urllib3.connection.HTTPConnection.connect"
+RESPONSE = "http.client.HTTPConnection.getresponse"
+FAILURES: dict[str, tuple[str, Any]] = {
+    "refused": (CREATE, ConnectionRefusedError),
+    "reset": ("answer", Answer(fault="reset")),
+    "read timeout": (RESPONSE, TimeoutError),
+    "connect timeout": (CREATE, TimeoutError),
+    "exit of a worker": (RESPONSE, SystemExit),
+    "TLS": (CONNECT, ssl.SSLCertVerificationError),
+    "no proxy": (CONNECT, urllib3.exceptions.ProxyError("no proxy", OSError())),
+    "token that breaks off": ("answer", Answer(200, BROKEN_OFF, fault="close", within="body")),
+    "token in chunks that breaks off": ("answer", Answer(200, BROKEN_OFF, chunked=True, fault="reset", within="body")),
+    "refusal that breaks off": ("answer", lambda request: Answer(401, request.body * 9, fault="close", within="body")),
+    "400 that echoes": ("answer", lambda request: Answer(400, json.dumps({"message": request.body.decode()}).encode())),
+    "401 that echoes": ("answer", lambda request: Answer(401, json.dumps({"error": request.body.decode()}).encode())),
+    "403 that echoes": ("answer", lambda request: Answer(403, request.body)),
+    "500 that echoes": ("answer", lambda request: Answer(500, request.body)),
+    "429 that names a time": ("answer", lambda request: Answer(429, request.body, {"Retry-After": "3600"})),
+    "redirect that echoes": ("answer", lambda request: Answer(307, request.body, {"Location": f"/?{request.body!r}"})),
+    "HTML": ("answer", lambda request: Answer(200, b"<html>token-7" + request.body)),
+    "no JSON": ("answer", lambda request: Answer(200, BROKEN_OFF + request.body)),
+    "message instead of a token": ("answer", Answer(200, json.dumps({"message": SECRET}).encode())),
+    "too large": ("answer", Answer(200, BROKEN_OFF + SECRET.encode(), times=300)),
+    "compressed": ("answer", Answer(200, b"token-7", {"Content-Encoding": "gzip"})),
+    "token with a line break": ("answer", token_answer("token-7\r\nX: y")),
+    "token of another type": ("answer", token_answer("token-7", token_type="mac", message="token-7")),
+    "token that is not text": ("answer", token_answer(["token-7"], message="token-7")),
+    "token that has expired": ("answer", token_answer("token-7", expires_in=0)),
+    "bug in an adapter": (ADAPTER, RuntimeError),
+    "interrupt in an adapter": (ADAPTER, KeyboardInterrupt),
+    "chain of errors": (ADAPTER, chained),
+    "provider's frame": ("provider", fail_with_a_secret),
+    **{f"provider's {kind}": ("provider", functools.partial(fail_from_one_with_a_secret, kind)) for kind in CHAINS},
+    "provider of a triple": ("provider", lambda: ("an-id", SECRET, SECRET)),
+    "provider of a dict": ("provider", lambda: {"client_secret": SECRET}),
+    "provider of no id": ("provider", lambda: ("", SECRET)),
+    "store that exits": ("store", SystemExit),
+}
+
+
+def enter(by: str, auth: MentionMeAuth, breaks: Callable[[], object]) -> object:
+    """Ask for a token by one of the public entries, once token requests are broken."""
+    url = f"{auth.environment.base_url}/api"
+    if by == "the 401 hook":  # nothing breaks before the API answers
+        return session_with(TokenEndpoint(lambda: breaks() or Fields(401))).get(url, auth=auth)
+    refused = auth.access_token() if by == "a refused token" else None
+    breaks()
+    if by == "a request":
+        return session_with(TokenEndpoint()).get(url, auth=auth)
+    return auth.claims() if by == "claims" else auth.access_token(refused=refused)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """A world that works until a test breaks it."""
+    monkeypatch.setattr("time.sleep", lambda _: None)  # leaves out the waits between two tries
+    with Loopback(token_answer("token-1")) as server:
+        yield World(server, monkeypatch)
+
+
+@pytest.mark.parametrize("by", ["a request", "the 401 hook", "access_token", "a refused token", "claims"])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_no_failure_shows_the_secret_or_a_token(world, caplog, failure, by):
+    """No local variable of a frame does, no text, no attribute, nothing that is attached, no pickle, no log line."""
+    caplog.set_level(logging.DEBUG)
+    auth = world.auth(with_provider=failure.startswith("provider"))
+    error = raised_by(lambda: enter(by, auth, lambda: world.breaks(*FAILURES[failure])))
+    assert len(frames_of(error)) > 3  # down to where it went wrong
+    assert_clean(error)
+    assert not leaks(caplog.text)
+    assert not isinstance(error, TokenResponseError) or error.response is None  # it would hold the answer
+
+
+@pytest.mark.parametrize("fault", [urllib3.exceptions.ProtocolError("reset"), KeyboardInterrupt(), SystemExit(1)])
+def test_a_retry_that_fails_does_not_show_its_token(world, fault):
+    """The frames of `urllib3` hold its headers."""
+    urlopen = urllib3.HTTPConnectionPool.urlopen
+
+    def failing(pool: Any, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> Any:
+        if headers.get("Authorization") == "Bearer token-2":
+            raise fault
+        return urlopen(pool, method, url, body, headers, **options)
+
+    world.server.play(token_answer("token-1"), Answer(401), token_answer("token-2"))
+    world.patch.setattr("urllib3.HTTPConnectionPool.urlopen", failing)
+    error = raised_by(lambda: requests.get(f"{world.server.url}/api", auth=world.auth()))
+    assert fault in chain_of(error)
+    assert_frames_are_clean(error)
+
+
+def test_waiters_and_those_who_come_later_raise_clean_copies_of_an_error(start, clock):
+    """Each waiter has its own; the error of a named time is raised again until that time is over."""
+    gate = Gate(Fields(429, {"message": SECRET}, {"Retry-After": "50"}))
+    endpoint = TokenEndpoint(gate)
+    auth = auth_with(endpoint)
+    leader = start(auth.access_token)
+    gate.wait_until_reached()
+    waiters = [start(auth.access_token) for _ in range(3)]
+    assert not wait(waiters, 0.05).done
+    gate.open()
+    errors = [each.exception(LONG) for each in (leader, *waiters)]
+    errors += [raised_by(auth.access_token), raised_by(lambda: session_with(endpoint).get(API, auth=auth))]
+    assert endpoint.count == 1
+    assert len({id(error) for error in errors}) == 6
+    for error in errors:
+        assert_clean(error)
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), SystemExit(1), RuntimeError("a bug")], ids=repr)
+def test_a_stale_try_that_ends_in_more_than_a_warning_is_clean(clock, fault):
+    """What is the leader's own is raised while the token in hand lives, too."""
+    auth = auth_with(TokenEndpoint("token-1", fault))
+    auth.access_token()
+    clock.tick(STALE)
+    error = raised_by(lambda: session_with(TokenEndpoint()).get(API, auth=auth))
+    assert error is fault
+    assert_clean(error)
+
+
+def test_a_warning_does_not_show_what_the_endpoint_echoed(clock, caplog):
+    """Neither that of a stale try, nor that of a 401 that can't be retried; nor does a record bring frames along."""
+    echo = Fields(404, {"message": SECRET})
+    auth = auth_with(TokenEndpoint("token-1", echo, echo))
+    auth.access_token()
+    clock.tick(STALE)
+    auth.access_token()
+    session_with(TokenEndpoint(Fields(401))).post(API, data=iter([b""]), auth=auth)
+    assert len(caplog.records) == 2
+    for record in caplog.records:
+        assert record.exc_info is None
+        assert "[secret]" in record.getMessage()
+        assert SECRET not in str(vars(record))
+
+
+PARTIAL = functools.partial(dict, client_secret=SECRET)  # its `repr` shows its arguments
+auth_of: Any = functools.partial(MentionMeAuth.from_provider, environment="demo")
+auth: Any = functools.partial(MentionMeAuth, "an-id", SECRET)
+REFUSED: list[Callable[[], object]] = [
+    *[functools.partial(auth, environment=it) for it in ("staging", None, f"https://user:{SECRET}@host")],
+    *[functools.partial(auth, timeout=it) for it in ("5", None, -1, (5, 10, 15))],
+    *[functools.partial(auth, refresh_margin=it) for it in ("5", None, -1)],
+    *[functools.partial(auth, store=it) for it in ([], "file.json")],
+    functools.partial(auth, session=requests),
+    *[functools.partial(MentionMeAuth, *pair) for pair in (("", SECRET), ("i", SECRET.encode()), ("i", [SECRET]))],
+    functools.partial(MentionMeAuth.from_env, timeout="5"),
+    functools.partial(MentionMeAuth.from_env, environment=f"https://user:{SECRET}@host"),
+    functools.partial(auth_of, ("an-id", SECRET)),
+    functools.partial(auth_of, PARTIAL, timeout="5"),
+    lambda: auth_of(PARTIAL).access_token(),
+]
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=lambda it: f"{getattr(it, 'args', '')} {getattr(it, 'keywords', '')}")
+def test_what_refuses_an_argument_does_not_show_the_secret(monkeypatch, refused):
+    """Whichever argument is wrong, whatever it holds, and whatever its `repr` shows."""
+    monkeypatch.setenv("MENTIONME_CLIENT_ID", "an-id")
+    monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
+    error = raised_by(refused)
+    assert isinstance(error, TypeError | ValueError)
+    assert_clean(error)
+
+
+def test_an_interrupted_invalidate_does_not_show_the_token():
+    """The store holds it, and may be slow."""
+    store = Failing(KeyboardInterrupt())
+    auth = auth_with(TokenEndpoint(), store=store)
+    auth.access_token()
+    store.methods = ("read", "remove")
+    error = raised_by(lambda: auth.invalidate("token-1"))
+    assert error is store.error
+    assert_clean(error)
+
+
+@pytest.mark.parametrize("raised_again", [False, True], ids=["another error", "the very same error"])
+def test_what_the_caller_was_handling_keeps_its_locals(*, raised_again):
+    """Its frames and those of its cause are the caller's to show, secret or not, also where a provider raises it."""
+    raised: list[Any] = []
+
+    def provide() -> NoReturn:
+        raise raised[0] if raised_again else OSError("no key")
+
+    try:
+        fail_from_one_with_a_secret("cause")
+    except ValueError as handled:
+        raised.append(handled)
+        raised.append(raised_by(auth_of(provide).access_token))
+    assert (raised[0] is raised[1]) is raised_again
+    last = [list(traceback.walk_tb(error.__traceback__))[-1][0] for error in (raised[0], raised[0].__cause__)]
+    assert [frame.f_locals for frame in last] == [{"kind": "cause"}, {"held": {"client_secret": SECRET}}]
+
+
+def pausing(kept: list[Exception]) -> Generator[None, None, str]:
+    """Keep an error whose frames are those of this generator, and pause."""
+    with pytest.raises(LookupError) as raised:
+        fail_with_a_secret()
+    kept.append(raised.value)
+    yield
+    return "survived"
+
+
+async def awaiting(kept: list[Exception]) -> str:
+    """Do the same in a coroutine."""
+    with pytest.raises(LookupError) as raised:
+        fail_with_a_secret()
+    kept.append(raised.value)
+    await asyncio.sleep(0)
+    return "survived"
+
+
+@pytest.mark.parametrize("function", [pausing, awaiting])
+def test_a_coroutine_whose_stored_error_a_provider_raises_survives(function):
+    """To clear the frame of one that is only suspended would end it, before Python 3.13."""
+    kept: list[Exception] = []
+    running = function(kept)
+    running.send(None)
+
+    def provide() -> NoReturn:
+        raise kept[0]
+
+    assert raised_by(auth_of(provide).access_token) is kept[0]
+    with pytest.raises(StopIteration) as ended:
+        running.send(None)
+    assert ended.value.value == "survived"
+
+
+def test_the_request_that_a_hook_holds_stays_whole():
+    """Redaction makes a copy: what a lent session still works with is as it was."""
+    held: list[requests.PreparedRequest] = []
+    session = session_with(TokenEndpoint(Fields(401)))
+    session.hooks["response"].append(lambda response, **_: held.append(response.request))
+    assert_clean(raised_by(MentionMeAuth("an-id", SECRET, environment="demo", session=session).access_token))
+    assert json.loads(held[0].body or "")["client_secret"] == SECRET
+
+
+def refusal(secret: str, status: int, body: str = "", headers: Any = None, reason: str = "Odd") -> Any:
+    """Return the error for such an answer to a token request with this secret."""
+
+    def reply(request: requests.PreparedRequest, **_: Any) -> requests.Response:
+        response = requests.Response()
+        raw = urllib3.HTTPResponse(io.BytesIO(body.encode()), preload_content=False)
+        vars(response).update(status_code=status, reason=reason, raw=raw, request=request)
+        response.headers.update(headers or {})
+        return response
+
+    session = session_with(mock.Mock(send=reply))
+    return raised_by(MentionMeAuth("an-id", secret, environment="demo", session=session).access_token)
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in JSON": lambda s: json.dumps(s)[1:-1],
+    "in JSON, UTF-8": lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
+    "in JSON, escaped slashes": lambda s: json.dumps(s)[1:-1].replace("/", r"\/"),
+    "in JSON, upper case": lambda s: re.sub("(?<=u)[0-9a-f]{4}", lambda it: it[0].upper(), json.dumps(s)[1:-1]),
+    "in JSON in JSON": lambda s: json.dumps(json.dumps(s)[1:-1])[1:-1],
+    "in a URL": lambda s: quote(s, ""),
+    "in a URL, lower case": lambda s: re.sub("%..", lambda it: it[0].lower(), quote(s, "")),
+    "in a path": quote,
+}
+ECHOES: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "a message": lambda echo: (401, f'{{"message": "{echo}"}}'),
+    "a description": lambda echo: (400, f'{{"error": "invalid_client", "error_description": "It was {echo}."}}'),
+    "another field": lambda echo: (403, f'{{"message": "No.", "request": {{"client_secret": "{echo}"}}}}'),
+    "a text": lambda echo: (404, f"<p>{echo}</p>"),
+    "a redirect": lambda echo: (302, echo, {"Location": f"/?secret={echo}"}),
+    "a header": lambda echo: (401, "", {"WWW-Authenticate": f'Bearer error_description="{echo}"'}),
+    "a cookie": lambda echo: (401, "", {"Set-Cookie": f"echo={echo}"}),
+    "the reason": lambda echo: (401, "", {}, echo),
+}
+SECRETS = ["cs_plain", 'cs_a"b\\c/d+=%', "cs_clé_ключ", "a.b*c [x] y", "\\" * 9 + "x", "\\" * 3 + "ü" + "\\" * 8]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+def test_a_secret_that_is_echoed_is_shown_nowhere(echo, spell):
+    """Not by the error, its response or request, or a pickle of it, in no spelling, of whatever the secret is made."""
+    for secret in SECRETS:
+        told = told_by(refusal(secret, *echo(spell(secret))))
+        assert "[secret]" in told
+        for variant in SPELLINGS.values():
+            assert variant(secret) not in told
+            assert repr(variant(secret))[1:-1] not in told
+
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(secret=st.text(st.characters(exclude_characters="[secrt]%"), min_size=1))
+def test_any_secret_is_replaced_as_a_whole(spell, secret):
+    """No part of any secret stays behind."""
+    assert refusal(secret, 404, f"[{spell(secret)}]").response.content == b"[[secret]]"
+
+
+def test_only_the_secret_is_replaced():
+    """Neither a part of it nor what its characters would match as a pattern; an error's response is like any other."""
+    text = 'abc a.b aXbXc a\\"b %2F + [secret'
+    response = refusal("a.b.c", 404, text, {"X-Text": text}, "Not Found").response
+    assert (response.text, response.headers["X-Text"], response.reason) == (text, text, "Not Found")
+
+
+@pytest.mark.parametrize("start", range(190, 201))
+def test_what_a_server_said_is_cut_after_the_secret_is_replaced(start):
+    """The beginning of a secret is secret, too."""
+    said = str(refusal(SECRET, 401, json.dumps({"message": "x" * start + SECRET + "y" * 200})))
+    assert repr(("x" * start + "[secret]" + "y" * 200)[:200]) in said
+
+
+def cost(secret: str, text: str) -> float:
+    """Return the seconds of this thread that an error takes to be made, at best."""
+    return min(timeit.repeat(lambda: refusal(secret, 404, text), timer=time.thread_time, repeat=3, number=1))
+
+
+def test_the_secret_is_searched_in_linear_time():
+    """Backslashes in a secret and in a text make no search explode, and a longer text costs what it is longer by."""
+    text = "\\" * 3000
+    assert cost("\\" * 3 + "x", text) < 10 * cost("\\x", text)
+    assert cost("\\" * 20 + "x", text) < 50 * cost("\\x", text)
+    assert cost("\\" * 3 + "x", "\\" * 30_000) < 40 * cost("\\" * 3 + "x", text)
+
+
+def test_errors_requests_and_responses_pickle_without_secrets(world):
+    """What a worker sends to its parent says the same there; the hook of a request does nothing there."""
+    for answer in (Answer(fault="reset"), Answer(401, b"no"), Answer(503, headers={"Retry-After": "60"})):
+        world.server.play(answer)
+        error: Any = raised_by(world.auth().access_token)
+        twin = pickle.loads(pickle.dumps(error))
+        assert SECRET.encode() not in pickle.dumps(error)
+        assert str(twin) == str(error) or answer.fault == "reset"  # those of `urllib3` change in a pickle
+        assert type(twin) is type(error)
+        assert (vars(twin).get("retry_after"), twin.request.body) == (vars(error).get("retry_after"), "[redacted]")
+    endpoint = TokenEndpoint()
+    response = session_with(TokenEndpoint(Fields(401))).get(API, auth=auth_with(endpoint))
+    assert len(response.history) == 1
+    assert SECRET.encode() not in pickle.dumps([response, response.request, response.history])
+    request = pickle.loads(pickle.dumps(response)).request
+    assert session_with(TokenEndpoint(Fields(401))).send(request).status_code == 401
+    assert endpoint.count == 2
+
+
+def parts_of(thing: object) -> list[object]:
+    """Return an object of this package and all of the package that it leads to."""
+    found = [thing]
+    for each in found:
+        for held in gc.get_referents(each):
+            known = any(held is other for other in found)
+            if not known and (isinstance(held, dict | list | tuple) or "requests_mentionme" in type(held).__module__):
+                found.append(held)
+    return [each for each in found if "requests_mentionme" in type(each).__module__]
+
+
+def test_no_object_shows_the_secret_or_a_token():
+    """Neither the auth nor a part of it, with a token and a hold-off; a half-built one has a `repr`."""
+    auth = auth_with(TokenEndpoint())
+    session_with(TokenEndpoint(Fields(401), Fields(401))).get(API, auth=auth)
+    parts = parts_of(auth)
+    assert len(parts) >= 5
+    assert not leaks(f"{parts!r} {[str(part) for part in parts]} {vars(auth)}")
+    assert "MentionMeAuth" in repr(MentionMeAuth.__new__(MentionMeAuth))
+
+
+def test_what_others_wrote_stays_in_its_line_of_the_log(caplog):
+    """A line of the log can't be forged by a URL, nor by what a server said, and no terminal is driven."""
+    request = requests.Request("GET", API).prepare()
+    request.url = "https://foreign.example\r\n2027 CRITICAL forged\x1b[2J"
+    auth_with(TokenEndpoint())(request)
+    said = str(refusal(SECRET, 401, json.dumps({"message": 'a\'\r\n2027 "forged"\x1b[2J\x00\u202e\ud800'})))
+    assert [record.getMessage().isprintable() for record in caplog.records] == [True]
+    assert said.isprintable()
+    assert r"""'a\'\r\n2027 "forged"\x1b[2J\x00\u202e\ud800'""" in said
