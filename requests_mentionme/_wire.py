@@ -14,9 +14,9 @@ _BACKSLASHES = re.compile(rf"{_BACKSLASH}+", flags=re.IGNORECASE | re.VERBOSE)
 _SPELLING = re.compile(
     rf"""
     (?P<unicode> (?: {_BACKSLASH}+ u[0-9a-f]{{4}} )+ )
-    | {_BACKSLASH}+ (?P<escaped> [^\\%] )?
-    | (?P<percent> (?: (?!{_BACKSLASH}) %(?:25)*[0-9a-f]{{2}} )+ )
-    | (?P<plain> . )
+    | {_BACKSLASH}* (?P<percent> (?: (?!{_BACKSLASH}) %(?:25)*[0-9a-f]{{2}} )+ )
+    | {_BACKSLASH}* (?P<plain> (?!{_BACKSLASH}) . )
+    | {_BACKSLASH}+
     """,
     flags=re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
@@ -132,6 +132,6 @@ def _characters(text: str) -> Iterator[_Character]:
             codes = re.findall(r"(?i)([0-9a-f]{2})(?=%|\Z)", spelling["percent"])
             characters = bytes.fromhex("".join(codes)).decode(errors="replace")
         else:
-            characters = spelling["escaped"] or spelling["plain"] or ""
+            characters = spelling["plain"] or ""  # backslashes alone, at the end, have no plain form
         for plain in characters.lower().translate(_PLAIN_FORM):
             yield _Character(plain, spelling.start(), spelling.end())
