@@ -121,7 +121,7 @@ class _Character(NamedTuple):
 def _characters(text: str) -> Iterator[_Character]:
     """Yield the characters of *text*.
 
-    In plain form, letters are lower case, there are no backslashes, and a control character is the letter that stands
+    In plain form, letters have no case, there are no backslashes, and a control character is the letter that stands
     for it behind a backslash. A run of escapes is one spelling, since a character may take several of them.
     """
     for spelling in _SPELLING.finditer(text):
@@ -133,5 +133,5 @@ def _characters(text: str) -> Iterator[_Character]:
             characters = bytes.fromhex("".join(codes)).decode(errors="replace")
         else:
             characters = spelling["plain"] or ""  # backslashes alone, at the end, have no plain form
-        for plain in characters.lower().translate(_PLAIN_FORM):
+        for plain in characters.casefold().translate(_PLAIN_FORM):
             yield _Character(plain, spelling.start(), spelling.end())

@@ -1,0 +1,126 @@
+"""The Merchant API: its endpoints, their data, scopes, paths and methods."""
+
+import pytest
+
+ADA = {"type": "email", "value": "ada@example.com"}
+BOB = {"type": "email", "value": "Bob@Unknown.Example"}
+NOT_FOUND = [{"value": BOB["value"], "reason": "notFound"}]
+ONE = {"identifiers": [ADA]}
+ENDPOINTS = [
+    (("POST", "customers", ONE), {"customers:read"}),
+    (("DELETE", "customers", ONE), {"customers:delete"}),
+    (("POST", "customers/lapse", ONE), {"customers:write"}),
+    (("POST", "customers/rewards", {"identifier": ADA}), {"customers:read", "rewards:read"}),
+    (("POST", "referee/eligibility", ONE), {"customers:write"}),
+    (("GET", "coupons/validate/SAMPLE", None), set()),
+]
+
+
+@pytest.mark.parametrize(("request_", "scopes"), ENDPOINTS)
+def test_endpoint_answers_the_same_to_all_who_have_its_scopes(client, serve, request_, scopes):
+    """Answers depend on the request alone. A 403 says which scope is missing, and is no rejection of the token."""
+    least = serve(scope=" ".join({"other", *scopes}), merchant_id=1, env="live")
+    first, second = (each.call(each.new_token(), *request_) for each in (client, least))
+    assert (first.status, second.status, first.headers["Content-Type"]) == (200, 200, "application/json")
+    assert first.body == second.body
+    for missing in [scopes, *({scope} for scope in scopes)] if scopes else []:
+        forbidden = serve(scope=" ".join({"customers:x", *scopes} - missing))
+        reply = forbidden.call(forbidden.new_token(), *request_)
+        message = f"Missing scope: {' '.join(sorted(missing))}."
+        assert (reply.status, reply.json) == (403, {"code": "403", "message": message})
+        assert forbidden.sandbox.rejections == 0
+
+
+def test_customers_are_found_or_listed_as_errors(client):
+    """A 200 lists the customers that are not found. With none it is a 404. Queued work says what was accepted."""
+    token = client.new_token()
+    for method, path in (("DELETE", "customers"), ("POST", "customers/lapse"), ("POST", "referee/eligibility")):
+        reply = client.call(token, method, path, {"identifiers": [ADA, BOB]})
+        assert (reply.status, reply.json) == (200, {"accepted": [ADA], "errors": NOT_FOUND})
+    reply = client.call(token, "POST", "customers", {"identifiers": [BOB]})
+    assert (reply.status, reply.json) == (404, {"code": "404", "message": "None of these customers was found."})
+    reply = client.call(token, "POST", "customers", {"identifiers": [ADA, BOB]})
+    assert (reply.status, reply.json["errors"]) == (200, NOT_FOUND)
+    (customer,) = reply.json["data"]
+    assert customer["email"] == ADA["value"]
+    assert set(customer) == {
+        *("customerId", "email", "firstname", "surname", "phoneNumbers", "profileUrl", "mentionMeCustomerId", "offers"),
+        *("nps", "createdDate", "lastPurchaseDate", "receivingEmails", "suspectedOfGaming", "metrics", "segments"),
+    }
+    data = client.call(token, "POST", "customers/rewards", {"identifier": ADA}).json["data"]
+    assert data["customer"] == {"customerId": customer["customerId"], "email": customer["email"]}
+    assert set(data["rewards"][0]) == {
+        *("id", "fulfilledBy", "amount", "description", "beforePurchase", "minimumFriendsRequired", "spendConstraint"),
+        *("callToActionUrl", "couponCode", "couponLink", "securityCode", "expiryDate"),
+    }
+
+
+def test_each_identifier_is_another_customer(client):
+    """An identifier of any other type than email is taken for the customer's id. Half a surrogate pair will do too."""
+    others = [{"type": "email", "value": "\ud800"}, {"type": "customerId", "value": "C-7"}]
+    data = client.call(client.new_token(), "POST", "customers", {"identifiers": [ADA, *others]}).json["data"]
+    for name in ("customerId", "mentionMeCustomerId", "email"):
+        assert len({customer[name] for customer in data}) == 3
+    assert (data[2]["customerId"], data[2]["email"].partition("@")[2]) == ("C-7", "shop.example")
+
+
+def test_coupon_code_decides_its_validity(client):
+    """The code is one percent-encoded segment of the path. An unknown one is no 404."""
+    details = {"validityResponseDescription", "rewardType", "rewardAmount", "currencyCode", "description"}
+    for validity, codes in [
+        ("FOUND_REDEEMABLE", ["SAMPLE", "SAM%50LE", "SAMPLE?a=b"]),
+        ("FOUND_NOT_REDEEMABLE", ["USED"]),
+        ("NOT_FOUND", ["sample", "10%2F20%25%C3%A9", "%FF", "{coupon_code}"]),
+    ]:
+        for code in codes:
+            reply = client.call(client.new_token(), "GET", f"coupons/validate/{code}")
+            assert (reply.status, code, reply.json["validityResponseCode"]) == (200, code, validity)
+            assert set(reply.json) == {"validityResponseCode"} | (set() if validity == "NOT_FOUND" else details)
+
+
+def test_body_must_be_what_is_documented(client):
+    """Anything else is a bad request, and breaks neither the server nor the connection."""
+    token = client.new_token()
+    no_json = [b"", b"{", b"\xff", b"[" * 100_000]
+    for path in ("/api/oauth/token", "customers", "customers/rewards", "customers/lapse"):
+        for body in [*no_json, b"[]", b'"text"', b"null"]:
+            reply = client.call(token, "POST", path, body)
+            assert (reply.status, reply.json["code"]) == (400, "400")
+            assert ("The body must be JSON." if body in no_json else "is missing") in reply.json["message"]
+    half = [{"type": "email"}, {"value": "a"}, {"type": "", "value": "a"}, {"type": "email", "value": 7}]
+    for identifiers in [None, "ada", ADA, [], [ADA] * 101, ["ada"], *([ADA, each] for each in half)]:
+        for method in ("POST", "DELETE"):
+            assert client.call(token, method, "customers", {"identifiers": identifiers}).json["code"] == "400"
+    for identifier in [None, "ada", [ADA], *half, {"type": "customerId", "value": "C-7"}]:
+        assert client.call(token, "POST", "customers/rewards", {"identifier": identifier}).json["code"] == "400"
+    assert client.call(token, "POST", "customers/rewards", {"identifier": BOB}).json["code"] == "404"
+    assert len(client.call(token, "POST", "customers", {"identifiers": [ADA] * 100}).json["data"]) == 100
+    assert client.sandbox.connections == 1
+
+
+ELSEWHERE = ["/", "/api/merchant/v2", "/api/merchant/v20/customers", "/api/consumer/v2/order", "/api/oauth/token/"]
+INSIDE = ["", "customer", "customers/", "coupons/validate", "coupons/validate/", "coupons/validate/SAM/PLE"]
+
+
+@pytest.mark.parametrize("path", [*ELSEWHERE, *INSIDE])
+def test_unknown_path_is_not_found(client, path):
+    """Nothing is at a path that is not documented. Who has no token learns nothing about the paths of the API."""
+    reply = client.call(client.new_token(), "GET", path)
+    assert (reply.status, reply.json) == (404, {"code": "404", "message": "Not found."})
+    assert (client.sandbox.token_requests, client.sandbox.api_requests) == (1, 1)
+    assert client.call("", "GET", path).status == (404 if path in ELSEWHERE else 401)
+
+
+def test_wrong_method_is_refused(client):
+    """The answer says which methods there are (RFC 9110)."""
+    token = client.new_token()
+    for method, path, allowed in [
+        *((method, "customers", "POST, DELETE") for method in ("GET", "HEAD", "PUT")),
+        *((method, "customers/rewards", "POST") for method in ("GET", "PATCH")),
+        ("DELETE", "customers/lapse", "POST"),
+        ("OPTIONS", "referee/eligibility", "POST"),
+        ("POST", "coupons/validate/SAMPLE", "GET"),
+        ("GET", "/api/oauth/token", "POST"),
+    ]:
+        reply = client.call(token, method, path)
+        assert (method, path, reply.status, reply.headers["Allow"]) == (method, path, 405, allowed)
