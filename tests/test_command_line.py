@@ -1,0 +1,420 @@
+"""The command line: what it prints, where, with which exit status, and what it never does."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import requests
+import responses
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from loopback import Answer, Loopback, make_jwt
+
+from requests_mentionme import MentionMeAuth
+from requests_mentionme._cli import main
+from requests_mentionme._version import __version__
+from requests_mentionme.sandbox import Sandbox
+
+SECRET = "a-secret-of-the-tests"
+NAMES = ("environment", "merchant", "scopes", "issued", "expires in")  # of the facts of whoami
+DEAD = "http://127.0.0.1:9"  # nobody listens here
+PATIENCE = 30.0  # seconds after which a process has failed
+COMMAND = [sys.executable, "-m", "requests_mentionme"]
+# Prints its parent's number, its sandbox, and each signal. SIGTERM ends it, with 40 + the number of other signals.
+HEEDFUL = """import os, signal, sys
+heeded = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
+print(os.getppid(), os.environ["MENTIONME_ENVIRONMENT"], flush=True)
+for status in range(40, 50):
+    number = signal.sigwait(heeded)
+    print(signal.Signals(number).name, flush=True)
+    if number == signal.SIGTERM: break
+sys.stdin.read()
+sys.exit(status)"""
+
+
+@pytest.fixture(autouse=True)
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox that the environment variables lead to."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with Sandbox(client_secret=SECRET) as running:
+        lead_to(running.url, monkeypatch)
+        yield running
+
+
+def lead_to(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the three variables."""
+    for name, value in {"CLIENT_ID": "sandbox-id", "CLIENT_SECRET": SECRET, "ENVIRONMENT": environment}.items():
+        monkeypatch.setenv(f"MENTIONME_{name}", value)
+
+
+def run(*arguments: str, redirection: str = "", **options: Any) -> tuple[int, str, str]:
+    """Run the command line as a background job of a shell, which ignores SIGINT; return its status and outputs."""
+    command = ["/bin/sh", "-c", f"""trap '' INT; exec "$@" {redirection}""", "sh", *COMMAND, *arguments]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    finished = subprocess.run(command, text=True, timeout=PATIENCE, check=False, **options)
+    return finished.returncode, finished.stdout, finished.stderr
+
+
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command beside the test; it and what it started is killed at the end, or when it takes too long."""
+    pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
+        too_long = threading.Timer(PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
+        too_long.start()
+        try:
+            yield process
+        finally:
+            too_long.cancel()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def mocked_token(payload: dict[str, Any] | None, **fields: Any) -> responses.RequestsMock:
+    """Play a token endpoint that answers a token with this payload, or one that is no JWT."""
+    token = "opaque" if payload is None else make_jwt(**payload)
+    mock = responses.RequestsMock()
+    mock.post("https://demo.mention-me.com/api/oauth/token", json={"access_token": token, **fields})
+    return mock
+
+
+def one_line(printed: Any) -> str:
+    """Return the error that was printed, after a check that it is one line, on stderr, and holds no secret."""
+    assert printed.out == ""
+    assert SECRET not in printed.err
+    assert re.fullmatch(r"requests-mentionme: [^\n]+\n", printed.err)
+    return str(printed.err)
+
+
+def test_warnings_of_the_library_do_not_show_on_stderr():
+    """It logs them for programs that run on; a command tells in its one line what matters."""
+    script = """import logging, requests_mentionme as library, requests_mentionme._cli as cli
+library.MentionMeAuth.access_token = lambda _: logging.getLogger("requests_mentionme").warning("clutter")
+cli.main(["token"])"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=PATIENCE, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"None\n", b"")
+
+
+def test_whoami_tells_one_fact_on_each_line(api, monkeypatch, capsys):
+    """Names on the left, facts on the right. An environment that is given takes the place of the variable."""
+    monkeypatch.setenv("MENTIONME_ENVIRONMENT", "nowhere")
+    assert main(["whoami", "--environment", api.url]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    pattern = (
+        r"environment  demo\n"
+        r"merchant     4259\n"
+        r"scopes       customers:read customers:write customers:delete rewards:read\n"
+        r"issued       \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\n"
+        r"expires in   (3600|35\d\d) s\n"
+    )
+    assert re.fullmatch(pattern, printed.out)
+    assert (api.token_requests, api.api_requests) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"scope": "a b"}, {"scopes": ["a", "b"]}),
+        ({"scope": ["a", "b"]}, {"scopes": ["a", "b"]}),
+        ({"claims": {"scope": "a b"}}, {"scopes": ["a", "b"]}),
+        ({"scope": ""}, {"scopes": []}),
+        ({"claims": {"merchantId": "4259"}}, {"merchant": "4259"}),
+        ({"claims": {"merchantId": 4259, "env": "demo"}}, {"environment": "demo", "merchant": 4259}),
+        ({"env": "demo", "merchantId": 4259}, {"environment": "demo", "merchant": 4259}),
+        ({"env": "live", "claims": {"env": "demo", "other": None}}, {"environment": "live"}),
+        ({"claims": ["env"]}, {}),
+        ({"iat": "1700000000"}, {"issued": "2023-11-14 22:13:20+00:00"}),
+        ({"iat": 0}, {"issued": "1970-01-01 00:00:00+00:00"}),
+        ({"iat": "today"}, {}),
+        ({"iat": 1e11 * 365}, {}),
+        ({"iat": -1e300}, {}),
+        ({}, {}),
+        (None, {}),
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("clock")
+def test_whoami_takes_claims_of_any_form(payload, expected, monkeypatch, capsys):
+    """What is missing or makes no sense is null, and hides nothing else; a token that is no JWT works too."""
+    lead_to("demo", monkeypatch)
+    unknown = dict.fromkeys(("environment", "merchant", "scopes", "issued"))
+    with mocked_token(payload, expires_in=600):
+        assert main(["whoami", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == unknown | expected | {"expires_in": 600}
+
+
+def test_whoami_tells_how_long_the_token_lives_whatever_the_local_clock_says(clock, monkeypatch, capsys):
+    """This clock is two hours ahead of the server's, so `exp` is past; the 20 s that the answer took count."""
+
+    def take_20_s(response):
+        clock.tick(20)
+        return response
+
+    lead_to("demo", monkeypatch)
+    issued = time.time() - 7200
+    with mocked_token({"iat": issued, "exp": issued + 3600}) as mock:
+        mock.response_callback = take_20_s
+        assert main(["whoami"]) == 0
+    assert "\nexpires in   3580 s\n" in capsys.readouterr().out
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("env", "merchantId", "scope", "iat"), JSON))
+
+
+@settings(max_examples=30, deadline=None)
+@given(CLAIMS, CLAIMS | JSON)
+@example({"scope": ["a", "\x1b[2J"]}, {"env": "demo\nmerchant 1", "merchantId": "\N{RIGHT-TO-LEFT OVERRIDE}"})
+def test_whatever_the_claims_hold_each_fact_is_one_line_of_plain_text(outer, inner):
+    """A server can neither break out of a line nor reach the terminal, nor make the command fail."""
+    for options in ([], ["--json"]):
+        with pytest.MonkeyPatch.context() as patch, mocked_token({**outer, "claims": inner}, expires_in=600):
+            lead_to("demo", patch)
+            with redirect_stdout(StringIO()) as printed:
+                assert main(["whoami", *options]) == 0
+        lines = ["[ -~]+\n"] if options else [rf"{name:11}  [ -~]*\n" for name in NAMES]
+        assert re.fullmatch("".join(lines), printed.getvalue())
+
+
+@pytest.mark.parametrize(("interruption", "before"), [(signal.SIGTERM, ""), (signal.SIGINT, "trap '' INT;")])
+def test_sandbox_serves_until_interrupted(interruption, before, monkeypatch, capsys):
+    """It prints the variables, lets go of stdout and serves; as a background job, which ignores SIGINT, too."""
+    with running("/bin/sh", "-c", f'{before} exec "$@"', "sh", *COMMAND, "sandbox", "--lifetime", "50") as process:
+        exports = re.fullmatch(r"(?:export MENTIONME_\w+=[\w:/.-]+\n){3}", process.stdout.read())
+        for line in exports[0].splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            monkeypatch.setenv(name, value)
+        assert os.environ["MENTIONME_ENVIRONMENT"].startswith("http://127.0.0.1:")
+        assert main(["whoami", "--json"]) == 0
+        assert 0 < json.loads(capsys.readouterr().out)["expires_in"] <= 50
+        process.send_signal(interruption)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == ""
+
+
+RUN = '"$1" -m requests_mentionme sandbox -- "$@"'
+EVALUATE = 'eval "$("$1" -m requests_mentionme sandbox & echo pid=$! )"; "$@"; kill "$pid"'
+
+
+@pytest.mark.parametrize(
+    ("script", "before", "after"),
+    [(RUN, "", "127.0.0.1"), (RUN, "*", "*"), (EVALUATE, "one, two;", "one, two;,127.0.0.1")],
+)
+def test_a_program_finds_its_sandbox_despite_a_proxy(script, before, after, monkeypatch):
+    """Both spellings of NO_PROXY name the sandbox, beside what they held; `*` works only where it stands alone."""
+    monkeypatch.setenv("HTTP_PROXY", DEAD)
+    monkeypatch.setenv("NO_PROXY", before)
+    program = """from os import environ; from urllib import request, error
+try: request.urlopen(environ["MENTIONME_ENVIRONMENT"])
+except error.HTTPError as answer: print(answer.code, environ["NO_PROXY"], environ["no_proxy"])"""
+    command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", program]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (finished.stdout, finished.stderr) == (f"404 {after} {after}\n", "")
+
+
+def test_sandbox_passes_signals_on_to_its_command_and_waits_for_it():
+    """It ends with the status of the command and not before it; then nothing listens any more."""
+    with running(*COMMAND, "sandbox", "--", sys.executable, "-c", HEEDFUL) as process:
+        parent, url = process.stdout.readline().split()
+        assert int(parent) == process.pid
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            process.send_signal(number)
+            assert process.stdout.readline() == f"{number.name}\n"
+        assert requests.get(url, timeout=PATIENCE).status_code == 404
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 42
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url, timeout=PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has sent a signal")
+def test_a_command_gets_the_interrupt_of_a_terminal_once():
+    """The terminal sends it to the command as well as to the sandbox, which does not pass it on."""
+    terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    command = [*COMMAND, "sandbox", "--", sys.executable, "-c", HEEDFUL]
+    with running(sys.executable, "-c", terminal, *command) as process:
+        sandbox = int(process.stdout.readline().split()[0])
+        os.kill(sandbox, signal.SIGSTOP)
+        print(end="\x03", file=process.stdin, flush=True)
+        assert process.stdout.readline() == "^CSIGINT\n"
+        os.kill(sandbox, signal.SIGTERM)  # It gets to this only after all that came before it.
+        os.kill(sandbox, signal.SIGCONT)
+        assert process.stdout.readline() == "SIGTERM\n"
+        print(end="\x04", file=process.stdin, flush=True)
+        assert process.wait(PATIENCE) == 41
+
+
+REFUSAL = "requests-mentionme: {} can't be started: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["sh", "-c", "cat; echo $MENTIONME_CLIENT_ID; echo told >&2; exit 7"], (7, "said sandbox-id\n", "told\n")),
+        (["sh", "-c", "kill -INT $$"], (128 + 2, "", "")),
+        (["sh", "-c", "yes | head -n 1"], (0, "y\n", "")),
+        (["echo", "--", "--port", "-h"], (0, "-- --port -h\n", "")),
+        (["no-such\nprogram"], (127, "", REFUSAL.format(r"'no-such\nprogram'", "No such file or directory"))),
+        (["/"], (126, "", REFUSAL.format("'/'", "Permission denied"))),
+    ],
+)
+def test_streams_arguments_and_status_are_those_of_the_command(command, expected):
+    """As in a shell, a status above 128 means a signal, 127 that there is no such program, 126 that it is none."""
+    assert run("sandbox", "--port", "0", "--", *command, input="said ") == expected
+
+
+@pytest.mark.parametrize("command", [[], ["--", "echo", "started"]], ids=["alone", "COMMAND"])
+def test_a_port_that_is_taken_is_one_line_and_status_1(command, api):
+    """The command is not started."""
+    status, out, err = run("sandbox", "--port", api.url.rpartition(":")[2], *command)
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"requests-mentionme: [^\n]*in use\n", err)
+
+
+@pytest.mark.parametrize(
+    ("command", "changed", "expected"),
+    [
+        ("token", {"MENTIONME_CLIENT_ID": ""}, (2, "MENTIONME_CLIENT_ID")),
+        ("token", {"MENTIONME_CLIENT_SECRET": ""}, (2, "MENTIONME_CLIENT_SECRET")),
+        ("token", {"MENTIONME_CLIENT_ID": "stranger"}, (1, "answered 401. The server says 'Unknown client")),
+        ("token", {"MENTIONME_ENVIRONMENT": DEAD}, (1, "refused")),
+        ("token", {"MENTIONME_ENVIRONMENT": "https://a..b"}, (None, "")),  # some versions raise a bare ValueError
+        ("token", {"MENTIONME_ENVIRONMENT": "https://localhost:9", "REQUESTS_CA_BUNDLE": "/no/ca"}, (1, "/no/ca")),
+        ("token --environment=", {}, (2, "")),
+        ("whoami --environment live", {}, (2, "environment")),
+        (f"token --environment https://user:{SECRET}@host.example", {}, (2, "")),
+        ("sandbox --port 65536", {}, (2, "port")),
+    ],
+)
+def test_a_failure_is_one_line_and_the_status_tells_of_wrong_values(command, changed, expected, monkeypatch, capsys):
+    """The line says what the server said, or which variable or option is wrong."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    status, said = expected
+    assert main(command.split()) in ((1, 2) if status is None else (status,))
+    assert said in one_line(capsys.readouterr())
+
+
+@pytest.mark.parametrize(("error", "status"), [(requests.exceptions.InvalidURL, 1), (ValueError, 2)])
+def test_an_error_of_many_lines_is_told_in_one(error, status, monkeypatch, capsys):
+    """So that it stays one line of a log; an `InvalidURL` is a `ValueError` too, but of the network."""
+    monkeypatch.setattr(MentionMeAuth, "access_token", Mock(side_effect=error("one\ntwo\r\n  three")))
+    assert main(["token"]) == status
+    assert one_line(capsys.readouterr()) == "requests-mentionme: one two three\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "dance", "token --json", "token --env a", "whoami id:secret", "sandbox --port a", "sandbox --", "token -- a"],
+)
+def test_a_wrong_call_is_status_2_and_usage_on_stderr(command, capsys):
+    """As argparse has it; options can't be abbreviated, and credentials can't be given."""
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(command.split())
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("usage: requests-mentionme")
+
+
+def test_an_interrupt_is_status_130_and_silence(monkeypatch):
+    """Here in the middle of a token request."""
+    script = """import signal, sys, requests_mentionme._cli as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job, as these tests may be, would ignore it.
+sys.exit(cli.main())"""
+    with Loopback(Answer(fault="hang", within="nothing")) as server:
+        lead_to(server.url, monkeypatch)
+        with running(sys.executable, "-c", script, "token") as process:
+            assert server.until(lambda: bool(server.requests))
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE) == ("", "")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(("command", "unbuffered"), [("token", ""), ("token", "1"), ("--help", ""), ("sandbox", "")])
+def test_a_reader_who_has_left_is_no_reason_to_complain(command, unbuffered, api, monkeypatch):
+    """As in `requests-mentionme ... | true`, where nobody sees the status either."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert run(command, stdout=writer) == (1, None, "")
+    finally:
+        os.close(writer)
+    assert api.token_requests == (command == "token")
+
+
+FULL = ("> /dev/full", "token", (1, "", "requests-mentionme: [Errno 28] No space left on device\n"))
+
+
+@pytest.mark.parametrize(
+    ("redirection", "command", "expected"),
+    [
+        ("", "token", (0, "TOKEN\n", "")),
+        ("2>&-", "token", (0, "TOKEN\n", "")),
+        ("2>&-", "token --environment nowhere", (2, "", "")),
+        ("2>&-", "dance", (2, "", "")),
+        ("2>&-", "sandbox -- echo answer", (0, "answer\n", "")),
+        (">&-", "token", (1, "", "requests-mentionme: [Errno 9] Bad file descriptor\n")),
+        ("<&- >&- 2>&-", "sandbox -- test -e /proc/self/fd/0 -o -e /proc/self/fd/1 -o -e /proc/self/fd/2", (1, "", "")),
+        pytest.param(*FULL, marks=pytest.mark.skipif(sys.platform != "linux", reason="no device is always full")),
+    ],
+)
+def test_only_the_answer_goes_to_stdout_where_a_stream_is_closed(redirection, command, expected, api):
+    """A token that could not be written is not there; a COMMAND finds the streams as they are."""
+    status, out, err = run(*command.split(), redirection=redirection)
+    assert (status, out.replace((*api.tokens, "TOKEN")[0], "TOKEN"), err) == expected
+
+
+def test_the_demo_shows_each_step_and_succeeds(monkeypatch):
+    """A newcomer sees no secret, and is told of the wait before it begins; no proxy is asked."""
+    monkeypatch.setenv("HTTP_PROXY", DEAD)
+    with running(*COMMAND, "demo") as process:
+        printed = "".join(itertools.takewhile(lambda line: "waiting" not in line, process.stdout))
+        assert re.findall(r"^\d\.", printed, re.MULTILINE) == ["1.", "2."]
+        told_at = time.monotonic()
+        rest, errors = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - told_at > 1
+    printed += rest
+    assert (process.returncode, errors) == (0, "")
+    assert re.findall(r"^\d\.", printed, re.MULTILINE) == ["1.", "2.", "3.", "4.", "5."]
+    assert printed.endswith("Every step held.\n")
+    told = ("  ok: ", "asks for a token", "without a token", "sandbox-secret", "eyJ")
+    assert [printed.count(text) for text in told] == [5, 3, 1, 0, 0]
+
+
+def test_the_demo_fails_where_a_step_does_not_hold(monkeypatch, capsys):
+    """A revocation that has no effect is told, and is the exit status. Without waits, the renewal fails as well."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(Sandbox, "revoke", lambda _: None)
+    assert main(["demo"]) == 1
+    printed = capsys.readouterr().out
+    assert "  FAILED: one more token request, and no request was refused" in printed
+    assert "  FAILED: the caller sees a 200, and the 401 in its history" in printed
+    assert printed.endswith("A step did not hold.\n")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    """On stdout."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"requests-mentionme {__version__}\n"
