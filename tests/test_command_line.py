@@ -287,7 +287,7 @@ def test_a_port_that_is_taken_is_one_line_and_status_1(command, api):
     """The command is not started."""
     status, out, err = run("sandbox", "--port", api.url.rpartition(":")[2], *command)
     assert (status, out) == (1, "")
-    assert re.fullmatch(r"requests-mentionme: [^\n]*in use\n", err)
+    assert re.fullmatch(r"requests-mentionme: [^\n]*in use[^\n]*\n", err)
 
 
 @pytest.mark.parametrize(
