@@ -177,7 +177,7 @@ def _whoami(options: Namespace) -> int:
     # claim `exp` with the time of this machine would.
     # No public method tells how long a token lives.
     token = auth._source.token()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    facts["expires_in"] = round(token.obtained_at + token.lifetime - time.time())
+    facts["expires_in"] = round(token.seconds_left(time.time()))
     if options.json:
         print(json.dumps(facts))
         return 0

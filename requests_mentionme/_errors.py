@@ -97,6 +97,12 @@ def _made_anew(error: Exception) -> Exception | None:
         return None
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return the text of *error*, fit for a log: what others wrote can't break out of the line."""
+    text = " ".join(str(error).split())
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def raise_again(error: BaseException) -> NoReturn:
     """Raise *error*, and keep the context that it has.
 

@@ -16,7 +16,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from requests_mentionme._environment import Environment, displayed_origin
-from requests_mentionme._errors import FramesCleared, raise_again
+from requests_mentionme._errors import FramesCleared, in_one_line, raise_again
 from requests_mentionme._source import Failure, TokenSource
 
 _logger = logging.getLogger("requests_mentionme")
@@ -72,7 +72,7 @@ class RetryOn401:
         """Renew the token, so that the caller's own next try works. A failure is no reason to withhold the 401."""
         outcome = self._source.replace(refused)
         if isinstance(outcome, Failure):
-            _logger.warning("Renewal after a 401 failed: %s", outcome.error)
+            _logger.warning("Renewal after a 401 failed: %s", in_one_line(outcome.error))
 
     def __reduce__(self) -> tuple[type["InertHook"], tuple[()]]:
         return InertHook, ()

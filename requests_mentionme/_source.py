@@ -24,7 +24,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from requests_mentionme._errors import TokenEndpointError, copy_of, raise_again
+from requests_mentionme._errors import TokenEndpointError, copy_of, in_one_line, raise_again
 from requests_mentionme._fork import tell_after_fork
 from requests_mentionme._renewal import Renewal
 from requests_mentionme._supply import SupplyFailed, TokenSupply
@@ -311,7 +311,7 @@ class TokenSource:
             _logger.warning(
                 "Renewal failed. The token in hand still lives, and the next try is in %.0f s at the earliest. %s",
                 _PAUSE,
-                error,
+                in_one_line(error),
             )
 
     def _give_up(self, renewal: Renewal) -> None:
