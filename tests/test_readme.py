@@ -1,87 +1,263 @@
-"""The README's Python examples are run as they stand, one after the other, as a reader would paste them."""
+"""The README as its readers use it: examples are run as they stand, and what it quotes is really said."""
 
+import asyncio
+import contextlib
 import inspect
+import logging
 import re
+import ssl
+import stat
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import responses
-from loopback import Answer, Loopback, make_jwt
+import trustme
+from in_memory import STALE, TokenEndpoint, auth_with
+from loopback import Answer, Loopback
 
 import requests_mentionme
+from requests_mentionme import DEMO, PRODUCTION, MentionMeAuth
+from requests_mentionme.sandbox import Sandbox
 
-README = Path(__file__).parent.parent / "README.md"
-DEMO = "https://demo.mention-me.com"
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+COUPON = f"{DEMO.base_url}/api/merchant/v2/coupons/validate/SAMPLE"
+CUSTOMERS = "/api/merchant/v2/customers"
+IDENTIFIERS = {"identifiers": [{"type": "email", "value": "ada@example.com"}]}
 
 
-def python_blocks() -> list[str]:
-    """Return the README's Python examples, in order."""
-    return re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def blocks(language: str, mention: str = "") -> list[str]:
+    """Return the README's blocks of a language that mention something, in order."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [block for block in found if mention in block]
 
 
-def test_the_examples_run_as_they_stand(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each example may use what those before it have defined; demo.mention-me.com is played, the sandbox is real."""
-    monkeypatch.chdir(tmp_path)
-    blocks = python_blocks()
-    assert len(blocks) >= 9
-    namespace: dict[str, Any] = {}
+def run(block: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Run an example, which may use *names* and defines more of them, and return all of them."""
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - our own README
+    return names
+
+
+def demo_auth() -> MentionMeAuth:
+    """Return a new auth for the demo environment."""
+    return MentionMeAuth("client-id", "client-secret", environment="demo")
+
+
+@pytest.fixture
+def demo() -> Iterator[responses.RequestsMock]:
+    """The demo environment in memory. It gives one token and then another one, and knows one customer."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         mock.add_passthru("http://127.0.0.1")
-        token = {"access_token": make_jwt(), "token_type": "bearer", "expires_in": 3600}
-        mock.post(f"{DEMO}/api/oauth/token", json=token)
-        mock.post(f"{DEMO}/api/merchant/v2/customers", json={"data": [], "errors": []})
-        mock.get(f"{DEMO}/api/merchant/v2/coupons/validate/SAMPLE", json={"validityResponseCode": "NOT_FOUND"})
-        for number, block in enumerate(blocks, 1):
-            exec(compile(block, f"README.md, example {number}", "exec"), namespace)  # noqa: S102 - our own README
-        assert namespace["customers_of"](["ada@example.com"]) == {"data": [], "errors": []}
-        assert namespace["auth"].access_token() == token["access_token"]
-        namespace["session"].close()
-    assert namespace["response"].status_code == 200
-    assert namespace["token"] == token["access_token"]
-    assert capsys.readouterr().out == "", "no error was met"
+        for value in ("token-1", "token-2"):
+            mock.post(DEMO.token_url, json={"access_token": value, "token_type": "bearer", "expires_in": 3600})
+        mock.post(DEMO.base_url + CUSTOMERS, json={"data": ["Ada"]})
+        yield mock
 
 
-def with_the_recipe_for_rate_limits(session: requests.Session) -> None:
-    """Have *session* use the adapter of the README's recipe for any URL."""
-    (recipe,) = [block for block in python_blocks() if "class MentionMeRetry" in block]
-    exec(compile(recipe, "README.md", "exec"), {"session": session})  # noqa: S102 - our own README
-    session.mount("http://", session.get_adapter(f"{DEMO}/api"))
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox that allows one request in a short window."""
+    with Sandbox(rate_limit=1, rate_window=0.05) as running:
+        yield running
 
 
-def test_the_recipe_for_rate_limits_waits_as_long_as_the_api_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A POST that got a 429 is sent again after X-RateLimit-Reset, or Retry-After where that is given."""
-    waits: list[float] = []
-    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
-    spent = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "17"}
-    script = Answer(429, headers=spent), Answer(429, headers={**spent, "Retry-After": "3"}), Answer(body=b"{}")
-    with Loopback(*script) as api, requests.Session() as session:
-        with_the_recipe_for_rate_limits(session)
-        assert session.post(f"{api.url}/api", json={"a": 1}, timeout=5).status_code == 200
-        assert [request.json() for request in api.requests] == [{"a": 1}] * 3
-    assert waits == [17, 3]
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """All records of level INFO and up. What an example sets up for logging is undone afterwards."""
+    caplog.set_level(logging.INFO, logger="requests_mentionme")
+    monkeypatch.setattr(logging.root, "handlers", [caplog.handler])
+    return caplog
 
 
-def test_the_recipe_for_rate_limits_repeats_nothing_that_may_have_been_done() -> None:
-    """A POST or DELETE whose answer got lost is the caller's to repeat, or not."""
-    with Loopback(Answer(fault="close")) as api, requests.Session() as session:
-        with_the_recipe_for_rate_limits(session)
-        with pytest.raises(requests.ConnectionError):
-            session.delete(f"{api.url}/api", timeout=5)
-        assert len(api.requests) == 1
+def test_the_examples_run_one_after_the_other(demo, log, monkeypatch, tmp_path, capsys):
+    """Each may use what those before it have defined, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    logging.root.handlers.clear()  # so that the example for logging finds none, as a reader's does
+    names: dict[str, Any] = {}
+    examples = [block for block in blocks("python") if "import httpx" not in block]  # it has a test of its own
+    assert len(examples) >= 10
+    for example in examples:
+        run(example, names)
+    printed = capsys.readouterr()
+    assert printed.out == '200 {"data": ["Ada"]}\n', "no error was met"
+    assert re.search(r"(?m)^\S+ \S+ INFO requests_mentionme: Token obtained: demo, 3600 s to live$", printed.err)
+    assert names["auth"].access_token() == "token-2"
+    names["start_worker"]()
+    assert names["worker_auth"].environment == DEMO
+    with Sandbox(rate_limit=3) as sandbox:
+        names["test_a_revoked_token_is_replaced"](sandbox)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o600}, "what is stored is for its owner alone"
 
 
-def test_the_readme_names_each_option_and_error() -> None:
-    """Its tables and text do not lag behind the signature."""
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("language", ["python", "sh"], ids=["lent session", "variables"])
+def test_the_examples_for_proxies_and_certificates_reach_the_token_request_too(language, demo, monkeypatch):
+    """What they set is what both requests are sent with."""
+    (example,) = blocks(language, "proxy.example")
+    for name, value in re.findall(r"^export (\w+)=(.*)$", example, re.MULTILINE):
+        monkeypatch.setenv(name, value)
+    session = (
+        requests.Session()
+        if language == "sh"
+        else run(example, {"requests": requests, "MentionMeAuth": MentionMeAuth})["session"]
+    )
+    session.post(DEMO.base_url + CUSTOMERS, auth=session.auth or demo_auth())
+    assert [call.request.url for call in demo.calls] == [DEMO.token_url, DEMO.base_url + CUSTOMERS]
+    for sent_with in [call.request.req_kwargs for call in demo.calls]:
+        assert sent_with["proxies"]["https"] == "http://proxy.example:8080"
+        assert sent_with["verify"] == "/etc/ssl/company-ca.pem"
+        assert sent_with["cert"] == (None if language == "sh" else "/etc/ssl/client.pem")
+
+
+def test_the_async_example_heals_a_401_and_shows_no_other_host_the_token(auth, sandbox):
+    """It asks for another token in a thread, and sends the request again."""
+    pytest.importorskip("httpx", reason="httpx is not installed")
+    names = run(*blocks("python", "import httpx"), {"auth": auth})
+    auth.access_token()
+    sandbox.revoke()
+    assert asyncio.run(names["look_up"](IDENTIFIERS)).status_code == 200
+    assert (sandbox.rejections, sandbox.token_requests) == (1, 2)
+    names["auth"] = demo_auth()
+    request = names["httpx"].Request("GET", sandbox.url)
+    with pytest.raises(ValueError, match="must not see a token"):
+        asyncio.run(anext(names["HttpxAuth"]().async_auth_flow(request)))
+
+
+@pytest.fixture
+def patient(auth) -> Iterator[requests.Session]:
+    """The session of the recipe for rate limits."""
+    with run(*blocks("python", "RateLimitRetry"), {"requests": requests, "auth": auth})["session"] as session:
+        yield session
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """The waits of urllib3, which take no time but that of the window below."""
+    noted: list[float] = []
+    sleep = time.sleep
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda wait: (noted.append(wait), sleep(wait == 1 and 0.06)))
+    return noted
+
+
+def test_the_recipe_for_rate_limits_waits_until_the_window_ends(patient, sandbox, waits, log):
+    """A POST that got a 429 is sent again when the window is over, and a warning says that it waits."""
+    statuses = [patient.post(sandbox.url + CUSTOMERS, json=IDENTIFIERS).status_code for _ in range(2)]
+    assert (statuses, sandbox.api_requests) == ([200, 200], 3)
+    assert waits == [1], "the header tells whole seconds"
+    assert "WARNING 429 from Mention Me: waiting for 1 s" in lines(log)
+
+
+def test_the_recipe_for_rate_limits_bounds_its_waits(patient, waits, sandbox):
+    """Each is as long as the API asks, from 1 to 300 seconds, or a minute. After three it returns the 429."""
+    never_waited_for = "7"
+    for reset in ("17", "1767268800", "", never_waited_for, "0"):
+        sandbox.fail_api_requests(status=429, headers={"X-RateLimit-Reset": reset})
+    sandbox.fail_api_requests(status=429, headers={"X-RateLimit-Reset": "17", "Retry-After": "3"})
+    statuses = [patient.post(sandbox.url + CUSTOMERS, json=IDENTIFIERS).status_code for _ in range(2)]
+    assert (statuses, waits) == ([429, 200], [17, 300, 60, 1, 3])
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 413}, {"reset": True}, {"garbage": True}], ids=str)
+def test_the_recipe_for_rate_limits_repeats_nothing_but_a_429(patient, waits, sandbox, fault):
+    """What may have been carried out, or was refused for another reason, is the caller's to repeat."""
+    sandbox.fail_api_requests(**fault, headers={"Retry-After": "1"} if "status" in fault else None)
+    with contextlib.suppress(requests.ConnectionError):
+        assert patient.delete(sandbox.url + CUSTOMERS).status_code == fault["status"]
+    assert (sandbox.api_requests, waits) == (1, [])
+
+
+def lines(log: pytest.LogCaptureFixture) -> list[str]:
+    """Return the log records as the README quotes them."""
+    return [f"{record.levelname} {record.message}" for record in log.records]
+
+
+def error_of(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """Return what a call raises, as the README quotes it."""
+    with pytest.raises(requests.RequestException) as caught:
+        call(*args, **kwargs)
+    return f"{caught.type.__name__}: {caught.value}"
+
+
+def troubles(demo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Bring about what each row of "Troubleshooting" describes, in its order; yield what is raised, if anything."""
+    demo.get(COUPON, status=401)
+    for auth in [demo_auth()] * 2:
+        requests.get(COUPON, auth=auth)
+    requests.get(COUPON, auth=demo_auth())  # from here on, the token endpoint gives the same token each time
+    yield ""
+    demo.replace(responses.GET, COUPON, status=403)
+    assert requests.get(COUPON, auth=demo_auth()).status_code == 403
+    yield ""
+    demo.post(PRODUCTION.token_url, status=401)
+    yield error_of(MentionMeAuth("client-id", "client-secret").access_token)
+    for status in (403, 200):
+        demo.replace(responses.POST, DEMO.token_url, status=status, body="<html>", content_type="text/html")
+        yield error_of(demo_auth().access_token)
+    yield error_of(requests.get, "https://mention-me.com/", auth=demo_auth())
+    demo.add_passthru("https://localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    with Loopback(Answer(), tls=tls) as server:
+        error = error_of(MentionMeAuth("client-id", "client-secret", environment=server.url).access_token)
+    stale = auth_with(TokenEndpoint("a-token", requests.exceptions.SSLError(error)))
+    stale.access_token()
+    later = time.time() + STALE
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: later)
+        stale.access_token()
+    yield error
+    demo.replace(responses.GET, COUPON, status=401)
+    demo.get(COUPON)
+    assert [past.status_code for past in requests.get(COUPON, auth=auth_with(TokenEndpoint())).history] == [401]
+    yield ""
+    with Sandbox() as gone:
+        pass
+    auth = MentionMeAuth("client-id", "client-secret", environment=gone.environment)
+    yield error_of(requests.Request("GET", gone.url, auth=auth).prepare)
+
+
+def rows(section: str) -> list[list[str]]:
+    """Return the cells of the table in a section, row by row, without its head."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    return [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")][2:]
+
+
+def is_said(quote: str, said: str) -> bool:
+    """Return whether a line of *said* holds the quote, in which an ellipsis stands for anything."""
+    return re.search(".*".join(map(re.escape, re.split(r" ?… ?", quote))), said) is not None
+
+
+def test_what_troubleshooting_and_logging_quote_is_really_said(demo, log, monkeypatch):
+    """A quote is what stands in backticks, has a space, and is about what one sees or finds in the log."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the tries of a token request
+    heard = ""
+    for (seen, logged, *_), error in zip(rows("Troubleshooting"), troubles(demo, monkeypatch), strict=True):
+        said = "\n".join([*lines(log), error])
+        for level, quote in re.findall(r"(WARNING |INFO |)`([^`]+)`", seen + logged):
+            assert " " not in quote or is_said(level + quote, said), said
+        heard += said + "\n"
+        log.clear()
+    store: dict[str, str] = {}
+    for _ in range(2):
+        auth_with(TokenEndpoint(), store=store).access_token()
+    store.update(dict.fromkeys(store, "rubbish"))
+    auth_with(TokenEndpoint(), store=store).access_token()
+    demo.replace(responses.GET, COUPON, status=401)
+    failing = auth_with(TokenEndpoint("a-token", requests.exceptions.SSLError()))
+    requests.get(COUPON, data=iter([b"a"]), auth=failing)
+    heard += "\n".join(lines(log))
+    for level, quotes in rows("Logging"):
+        for quote in re.findall(r"`([^`]+)`", quotes):
+            assert is_said(f"{level.strip()} {quote}", heard), quote
+
+
+def test_the_readme_names_each_option_and_error():
+    """Its tables and text do not lag behind the code."""
     options = [
-        name
-        for name, parameter in inspect.signature(requests_mentionme.MentionMeAuth).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        each.name for each in inspect.signature(MentionMeAuth).parameters.values() if each.kind is each.KEYWORD_ONLY
     ]
-    assert options
-    for name in [*options, "InvalidClientError", "TokenEndpointError", "TokenResponseError", "from_env"]:
-        assert re.search(rf"\b{name}\b", text), name
+    errors = [name for name in requests_mentionme.__all__ if re.fullmatch("(?!MentionMe).*Error", name)]
+    assert [name for name in [*options, *errors] if not re.search(rf"\b{name}\b", README)] == []
