@@ -30,25 +30,18 @@ class Environment(Frozen):
         token_url: The URL of the token endpoint (RFC 6749 §3.2).
         origins: The origins (RFC 6454: scheme, host and port) that tokens may be sent to.
 
-    Attributes:
-        name: The name, as given.
-        token_url: The URL of the token endpoint, as given.
-        origins: A frozenset of the origins in their normal form: lower case, no default port, no slash at the end.
-        base_url: The origin of the token endpoint. The documented paths of the Merchant API live there:
-            `f"{environment.base_url}/api/merchant/v2/customers"`.
-
     Raises:
         TypeError: The name or a URL is not a string.
         ValueError: A URL is malformed, has user info, or is plain `http` on a host other than 127.0.0.0/8, ::1 or
             localhost. Or an origin has a path, a query or a fragment. Or there is no origin.
     """
 
-    __slots__ = ("_prefixes", "base_url", "name", "origins", "token_url")
+    __slots__ = ("_base_url", "_name", "_origins", "_prefixes", "_token_url")
 
-    name: str
-    token_url: str
-    origins: frozenset[str]
-    base_url: str
+    _name: str
+    _token_url: str
+    _origins: frozenset[str]
+    _base_url: str
     _prefixes: tuple[str, ...]
 
     def __init__(self, name: str, token_url: str, origins: Iterable[str]) -> None:
@@ -58,7 +51,7 @@ class Environment(Frozen):
         bare_origins = frozenset(_bare_origin(origin) for origin in origins)
         if not bare_origins:
             raise ValueError("an environment needs at least one origin")
-        self._fill(name=name, token_url=token_url, origins=bare_origins, base_url=_origin(token_url))
+        self._fill(_name=name, _token_url=token_url, _origins=bare_origins, _base_url=_origin(token_url))
         # `requests` writes most URLs in this form, and to compare the beginning of a text is fast.
         self._fill(_prefixes=tuple(f"{origin}/" for origin in bare_origins))
 
@@ -75,6 +68,29 @@ class Environment(Frozen):
         """
         origin = _bare_origin(base_url)
         return cls(origin, f"{origin}/api/oauth/token", [origin])
+
+    @property
+    def name(self) -> str:
+        """The name that messages and log records use."""
+        return self._name
+
+    @property
+    def token_url(self) -> str:
+        """The URL of the token endpoint."""
+        return self._token_url
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins that tokens may be sent to, in normal form: lower case, no default port, no slash at the end."""
+        return self._origins
+
+    @property
+    def base_url(self) -> str:
+        """The origin of the token endpoint, without a slash at the end.
+
+        The documented paths of the Merchant API live there: `f"{environment.base_url}/api/merchant/v2/customers"`.
+        """
+        return self._base_url
 
     def trusts(self, url: str | None) -> bool:
         """Return whether a token may be sent to *url*: whether its origin is one of `origins`."""

@@ -60,6 +60,22 @@ class ShopClient:
         return payload
 
 
+class BytesStore:
+    """A store that returns bytes, as a client of Redis does."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, bytes] = {}
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._stored[key]
+
+    def __setitem__(self, key: str, value: str) -> None:
+        self._stored[key] = value.encode()
+
+    def __delitem__(self, key: str) -> None:
+        del self._stored[key]
+
+
 def construction(session: requests.Session) -> list[MentionMeAuth]:
     """Make an auth in each way there is."""
     session.mount("https://", HTTPAdapter(max_retries=3))
@@ -72,6 +88,8 @@ def construction(session: requests.Session) -> list[MentionMeAuth]:
         MentionMeAuth("an-id", "a-secret", environment=Environment.at("http://localhost:8000"), timeout=(3, 27.5)),
         MentionMeAuth.from_env(),
         MentionMeAuth.from_env(environment=PRODUCTION, timeout=(3, 27.5), refresh_margin=0, session=session),
+        MentionMeAuth.from_provider(lambda: ("an-id", "a-secret"), environment="demo", store={}),
+        MentionMeAuth("an-id", "a-secret", store=BytesStore()),
         ShopAuth("a shop", "an-id", "a-secret", environment=PRODUCTION),
     ]
 
@@ -87,7 +105,9 @@ def construction_gone_wrong() -> None:
     MentionMeAuth("an-id", "a-secret", timeout=(1, 2, 3))  # type: ignore[arg-type]
     MentionMeAuth("an-id", "a-secret", leeway=60)  # type: ignore[call-arg]
     Environment("mine", "https://host.example/token")  # type: ignore[call-arg]
+    MentionMeAuth("an-id", "a-secret", store=["a list"])  # type: ignore[arg-type]
     DEMO.name = "production"  # type: ignore[misc]
+    MentionMeAuth("an-id", "a-secret").environment = DEMO  # type: ignore[misc]
 
 
 def use(auth: MentionMeAuth, client: ShopClient) -> requests.Response:
@@ -110,6 +130,8 @@ def use_any(auth: AuthBase) -> requests.Response:
 def token(auth: MentionMeAuth) -> str:
     """Read, and drop, the token."""
     assert_type(auth.access_token(), str)
+    assert_type(auth.access_token(refused=auth.access_token()), str)
+    assert_type(auth.environment, Environment)
     assert_type(auth.claims(), dict[str, Any])
     expiry: float = auth.claims()["exp"]
     auth.invalidate()
@@ -126,6 +148,7 @@ def environments() -> set[Environment]:
     assert_type(mine.name, str)
     assert_type(mine.token_url, str)
     assert_type(mine.origins, frozenset[str])
+    assert_type(mine.base_url, str)
     assert_type(mine == also_mine, bool)
     assert_type(Environment.at("https://host.example"), Environment)
     return {PRODUCTION, DEMO, mine}
@@ -165,7 +188,9 @@ def may_pass(error: Exception) -> bool | float:
 @contextmanager
 def play() -> Generator[ShopClient]:
     """Provide a client of a sandbox, as in a fixture."""
-    with Sandbox(client_id="an-id", client_secret="a-secret", lifetime=0.5, rate_limit=10, port=0) as sandbox:
+    with Sandbox(
+        client_id="an-id", client_secret="a-secret", lifetime=0.5, rate_limit=10, rate_window=5, port=0
+    ) as sandbox:
         assert_type(sandbox, Sandbox)
         assert_type(sandbox.environment, Environment)
         auth = MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment)
@@ -198,4 +223,5 @@ def play_with(sandbox: Sandbox) -> None:
 def by_module() -> requests_mentionme.MentionMeAuth:
     """Use the names without importing each."""
     assert_type(requests_mentionme.PRODUCTION, requests_mentionme.Environment)
+    assert_type(requests_mentionme.__version__, str)
     return requests_mentionme.MentionMeAuth("an-id", "a-secret", environment=requests_mentionme.DEMO)
