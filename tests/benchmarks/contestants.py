@@ -109,7 +109,8 @@ def _google_auth(token_url: str) -> Client:
             self.token = answer["access_token"]
             self.expiry = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=answer["expires_in"])
 
-    credentials, refresher = ClientCredentials(), Request()
+    credentials = ClientCredentials()
+    refresher = Request()
     session = AuthorizedSession(credentials)
     return Client(session, session.get, lambda r: credentials.before_request(refresher, r.method, r.url, r.headers))
 
@@ -123,7 +124,8 @@ class Contestant(NamedTuple):
     due: float = 2.0
 
 
-FLOOR, OURS = "floor", "requests-mentionme"
+FLOOR = "floor"
+OURS = "requests-mentionme"
 CONTESTANTS = {
     FLOOR: Contestant("requests", lambda _: _client_of(_Floor()), 0),
     OURS: Contestant("requests_mentionme", _mentionme, 8, due=6.4),

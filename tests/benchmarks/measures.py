@@ -86,7 +86,8 @@ def ready(name: str) -> Client:
 def _prepared(number: int) -> list[PreparedRequest]:
     requests = [_REQUEST.copy() for _ in range(number)]
     for request in requests:
-        request.url, request.hooks = new_url(), default_hooks()  # a copy shares the hooks
+        request.url = new_url()
+        request.hooks = default_hooks()  # a copy shares them
     return requests
 
 
@@ -132,7 +133,8 @@ def storm(name: str) -> tuple[int, float]:
     """Return the same for threads whose token is refused to all at once."""
     client = ready(name)
     api = client.session.get_adapter(API)
-    api.revoked, api.gate = client.get(new_url()).request.headers["Authorization"], Barrier(64)
+    api.revoked = client.get(new_url()).request.headers["Authorization"]
+    api.gate = Barrier(64)
     return _served(client)
 
 
@@ -144,7 +146,8 @@ def _served(client: Client) -> tuple[int, float]:
 
 def renewal(name: str, *, fails: bool) -> str:
     """Tell how 16 threads fare while their token falls due, at an endpoint that takes 0.5 s, or fails after that."""
-    client, outcomes = _connect(name, delay=0.01), []
+    client = _connect(name, delay=0.01)
+    outcomes = []
     _server.behave(lifetime=CONTESTANTS[name].lifetime)
     due = time.monotonic() + CONTESTANTS[name].due
     client.get(new_url())
@@ -152,11 +155,14 @@ def renewal(name: str, *, fails: bool) -> str:
     time.sleep(max(due - 1 - time.monotonic(), 0))
 
     def use(_: int) -> None:
-        while time.monotonic() < due + 1:
-            start, ok = time.perf_counter(), False
+        while True:
+            start = time.perf_counter()
+            ok = False
             with suppress(Exception):  # it may be anything
                 ok = client.get(new_url()).ok
             outcomes.append((time.perf_counter() - start, ok))
+            if time.monotonic() >= due + 1:
+                return
 
     _together(16, use)
     seconds, oks = zip(*outcomes, strict=True)

@@ -3,11 +3,13 @@
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from itertools import count
 from threading import Barrier, Thread
 
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
+from urllib3 import HTTPResponse
 
 API = "https://mention-me.com/api/merchant/v2/coupons/validate/"
 _numbers = count()
@@ -30,7 +32,10 @@ class TokenServer(ThreadingHTTPServer):
 
     def behave(self, *, delay: float = 0.0, lifetime: int = 3600, fails: bool = False) -> None:
         """Behave so from now on, and count from zero."""
-        self.delay, self.lifetime, self.fails, self.asked = delay, lifetime, fails, count()
+        self.delay = delay
+        self.lifetime = lifetime
+        self.fails = fails
+        self.asked = count()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -44,7 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         next(self.server.asked)
         time.sleep(self.server.delay)
-        now, lifetime = int(time.time()), self.server.lifetime
+        now = int(time.time())
+        lifetime = self.server.lifetime
         token = jwt.encode({"iat": now, "exp": now + lifetime, "jti": str(next(_numbers))}, "k" * 32)
         answer = {} if self.server.fails else {"access_token": token, "token_type": "bearer", "expires_in": lifetime}
         body = json.dumps(answer).encode()
@@ -65,16 +71,23 @@ class Api(BaseAdapter):
 
     def __init__(self, delay: float = 0.0) -> None:
         super().__init__()
-        self.delay, self.revoked, self.gate = delay, "", Barrier(1)
+        self.delay = delay
+        self.revoked = ""
+        self.gate = Barrier(1)
 
     def send(self, request: PreparedRequest, **_: object) -> Response:
         """Answer."""
         if self.delay:
             time.sleep(self.delay)
-        authorization, response = request.headers.get("Authorization"), Response()
+        authorization = request.headers.get("Authorization")
+        response = Response()
         response.status_code = 401 if authorization in (None, self.revoked) else 200
-        response.url, response.request, response.connection = request.url, request, self
-        response._content, response._content_consumed = b"", True
+        response.url = request.url
+        response.request = request
+        response.connection = self
+        response.raw = HTTPResponse(BytesIO(), preload_content=False)  # without it, it would pass for made by hand
+        response._content = b""
+        response._content_consumed = True
         if authorization == self.revoked:
             self.gate.wait(30)
         return response
