@@ -44,14 +44,15 @@ class Renewal:
         """Wait until the leader lets go, for so many seconds at most, and return whether it did."""
         try:
             has_ended = self.held_by_leader.acquire(timeout=max(seconds, 0.0))
+            if has_ended:
+                self.is_over = True  # in case an interrupt has kept the leader from saying so
+                self.held_by_leader.release()
         except BaseException:
-            # The interrupt may have come just after the lock was acquired. To let go of it is the first call in here,
-            # so that a second interrupt finds nothing to split. `contextlib.suppress` would be a call before it.
+            # The interrupt may have come while this thread held the lock. To let go of it is the first call in here, so
+            # that a second interrupt finds nothing to split. `contextlib.suppress` would be a call before it.
             try:  # noqa: SIM105
                 self.held_by_leader.release()
             except RuntimeError:
-                pass  # the interrupt came before
+                pass  # the interrupt came before or after
             raise
-        if has_ended:
-            self.held_by_leader.release()
         return has_ended

@@ -85,5 +85,5 @@ def test_it_is_a_store_after_a_pickle_and_after_it_was_closed(sandbox: Sandbox, 
     assert token.encode() not in pickled
     twin = pickle.loads(pickled)
     assert twin.access_token() == token
-    twin._stored._store.close()
+    twin._store.close()  # nothing public gives the store of a twin, which would be left open
     assert sandbox.token_requests == 1
