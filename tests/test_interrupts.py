@@ -295,8 +295,12 @@ class Storm:
 
 
 def run_storm(program: str) -> "subprocess.CompletedProcess[str]":
-    """Run a storm in a process of its own, where the main thread is free to be interrupted."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    """Run a storm in a process of its own, where the main thread is free to be interrupted.
+
+    It must not be measured by coverage, whose own lock an interrupt can leave locked.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     call = [sys.executable, "-c", f"import test_interrupts as it; {program}"]
     return subprocess.run(call, check=False, capture_output=True, env=environment, text=True, timeout=400)
 
