@@ -1,8 +1,10 @@
-"""`Environment`: a frozen value that says where tokens come from, and which origins they may be sent to."""
+"""`Environment`: a frozen value that says where tokens come from, and which origins they may be sent to.
+
+Here are the tables of URLs. `proofs/test_properties.py` makes up others.
+"""
 
 import copy
 import functools
-import itertools
 import operator
 import pickle
 import re
@@ -11,20 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from hypothesis import event, given, settings
-from hypothesis import strategies as st
 from in_memory import TokenEndpoint, auth_with
 from requests.structures import CaseInsensitiveDict
-from urllib3.util import parse_url
 
 from requests_mentionme import DEMO, PRODUCTION, Environment, MentionMeAuth
 
 OTHER_PORT = Environment.at("https://kiosk.example:8443")
-LOOPBACK = Environment.at("http://127.0.0.1:8080")
-ENVIRONMENTS = [PRODUCTION, DEMO, OTHER_PORT, LOOPBACK, Environment.at("http://[::1]"), Environment.at("https://k.s")]
-
-SHORT = settings(max_examples=200, derandomize=True, deadline=None)
-LONG = settings(max_examples=15_000, database=None, deadline=None)  # in each of several parts
 
 
 def resolved(environment: Any) -> Environment:
@@ -54,18 +48,15 @@ def gets_a_token(url: str | None, environment: Environment = PRODUCTION) -> bool
 
 # The value
 
+BUILT_IN = [
+    (PRODUCTION, DEMO, "production", "https://mention-me.com", "https://api.mention-me.com"),
+    (DEMO, PRODUCTION, "demo", "https://demo.mention-me.com", "https://api-demo.mention-me.com"),
+]
 
-@pytest.mark.parametrize(
-    ("environment", "name", "base_url", "second_origin"),
-    [
-        (PRODUCTION, "production", "https://mention-me.com", "https://api.mention-me.com"),
-        (DEMO, "demo", "https://demo.mention-me.com", "https://api-demo.mention-me.com"),
-    ],
-    ids=["production", "demo"],
-)
-def test_a_built_in_environment_is_what_the_documentation_names(environment, name, base_url, second_origin):
+
+@pytest.mark.parametrize(("environment", "other", "name", "base_url", "second_origin"), BUILT_IN)
+def test_a_built_in_environment_is_what_the_documentation_names(environment, other, name, base_url, second_origin):
     """It has a name, a token endpoint, and two hosts; a token is never sent to the other environment."""
-    other = DEMO if environment is PRODUCTION else PRODUCTION
     assert environment.name == name
     assert environment.token_url == f"{base_url}/api/oauth/token"
     assert environment.base_url == base_url
@@ -79,9 +70,9 @@ def test_no_attribute_of_an_environment_can_be_set_or_deleted():
     """Otherwise a token could be sent elsewhere after the check."""
     environment = Environment("own", "https://host.example/token", {"https://host.example"})
     for attribute in [*(name for name in dir(DEMO) if not name.startswith("__")), "__class__", "anything"]:
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match=f"^Environment is frozen: {attribute} can't be set$"):
             setattr(environment, attribute, getattr(DEMO, attribute, None))
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match=f"^Environment is frozen: {attribute} can't be deleted$"):
             delattr(environment, attribute)
     assert environment == Environment("own", "https://host.example/token", {"https://host.example"})
     assert gets_a_token("https://host.example/", environment)
@@ -89,14 +80,11 @@ def test_no_attribute_of_an_environment_can_be_set_or_deleted():
 
 def test_an_environment_is_no_tuple():
     """Its parts have names, and only names."""
-    for use in (iter, len, list, operator.itemgetter(0), lambda it: it < DEMO, lambda it: it >= DEMO):
+    for use in (iter, len, operator.itemgetter(0), lambda it: it < DEMO, lambda it: it >= DEMO):
         with pytest.raises(TypeError):
             use(PRODUCTION)
     assert not isinstance(PRODUCTION, tuple)
-    for name in ("_replace", "_asdict", "_make", "_fields", "count", "index"):
-        assert not hasattr(PRODUCTION, name)
-    fields = ("production", PRODUCTION.token_url, PRODUCTION.origins)
-    assert fields != PRODUCTION
+    assert ("production", PRODUCTION.token_url, PRODUCTION.origins) != PRODUCTION
 
 
 def test_an_environment_is_equal_to_another_of_the_same_meaning():
@@ -128,22 +116,15 @@ def test_a_copy_of_an_environment_is_equal_and_works(environment):
 
 def test_the_repr_of_an_environment_shows_its_three_parts():
     """It is the call that makes an equal environment."""
-    environment = Environment.at("https://host.example")
-    assert repr(environment) == (
-        "Environment(name='https://host.example', token_url='https://host.example/api/oauth/token',"
-        " origins=['https://host.example'])"
-    )
+    parts = "name='https://host', token_url='https://host/api/oauth/token', origins=['https://host']"
+    assert repr(Environment.at("https://host")) == f"Environment({parts})"
 
 
-@pytest.mark.parametrize(
-    ("token_url", "base_url"),
-    [
-        ("https://login.example:8443/oauth/token?v=2", "https://login.example:8443"),
-        ("HTTPS://Login.example:443/token", "https://login.example"),
-        ("http://[::1]:80/", "http://[::1]"),
-        ("https://login.example", "https://login.example"),
-    ],
-)
+TOKEN_URLS = {"https://login.example:8443/oauth/token?v=2": "https://login.example:8443"}
+TOKEN_URLS |= {"HTTPS://Login.example:443/token": "https://login.example", "http://[::1]:80/": "http://[::1]"}
+
+
+@pytest.mark.parametrize(("token_url", "base_url"), TOKEN_URLS.items())
 def test_the_token_endpoint_may_be_at_any_path_of_any_host(token_url, base_url):
     """The URL is kept as it is written; its origin is the base URL, which needs not be one that gets a token."""
     environment = Environment("own", token_url, {"https://api.example"})
@@ -153,39 +134,22 @@ def test_the_token_endpoint_may_be_at_any_path_of_any_host(token_url, base_url):
     assert gets_a_token("https://api.example/", environment)
 
 
-# The option `environment`
-
-
-def test_the_option_is_an_environment_a_name_or_a_base_url():
-    """Production is the default. The auth shows what the option means, and does not let it be changed."""
-    assert MentionMeAuth("an-id", "a-secret").environment is PRODUCTION
-    assert resolved(OTHER_PORT) is OTHER_PORT
-    assert resolved("production") is PRODUCTION
-    assert resolved("demo") is DEMO
-    assert resolved("https://kiosk.example:8443") == OTHER_PORT
-    auth = MentionMeAuth("an-id", "a-secret", environment="demo")
-    with pytest.raises(AttributeError):
-        auth.environment = PRODUCTION
-    with pytest.raises(AttributeError):
-        del auth.environment
-    assert auth.environment is DEMO
+# URLs that make an environment, and URLs that don't
 
 
 BASE_URLS = {  # by their normal form
     "https://host.example": ["https://host.example/", "https://host.example:443", "HTTPS://Host.EXAMPLE:0443"],
-    "https://host.example:8443": ["https://host.example:8443/"],
-    "https://host.example:80": ["https://host.example:80"],
+    "https://host.example:80": [],
     "https://host.example:65535": ["https://host.example:65535/"],
     "https://host": ["https://HOST"],
-    "https://my_host-1.example": ["https://my_host-1.example"],
+    "https://my_host-1.example": [],
     "https://192.0.2.1": ["https://192.0.2.1:443"],
     "https://[2001:db8::1]:8443": ["https://[2001:DB8::1]:8443"],
     "http://localhost": ["http://LOCALHOST:80"],
-    "http://localhost:443": ["http://localhost:443"],
-    "http://127.0.0.1:8080": ["http://127.0.0.1:8080"],
+    "http://localhost:443": [],
     "http://127.0.0.0": ["http://127.0.0.0/"],
-    "http://127.255.255.255": ["http://127.255.255.255"],
-    "http://[::1]:5000": ["http://[::1]:5000"],
+    "http://127.255.255.255": [],
+    "http://[::1]:5000": [],
 }
 
 
@@ -203,18 +167,16 @@ def test_a_base_url_makes_an_environment(origin):
 NO_URLS = {  # {} is for host.example
     "empty": [""],
     "no host": ["https://", "https:///path", "https://:443"],
-    "no scheme": ["//{}", "{}", "user:hunter2@{}"],
+    "no scheme, or another": ["//{}", "{}", "user:hunter2@{}", "ftp://{}", "xhttps://{}", "http\u017f://{}"],
     "slashes that lack": ["https:{}", "https:/{}"],
-    "another scheme": ["ftp://{}", "xhttps://{}", "http\u017f://{}"],
     "user info": ["https://user:hunter2@{}", "https://hunter2@{}", "https://@{}", "https://user:hunter2\\@{}"],
     "user info, and more": ["http://u:hunter2@{}", "https://u:hunter2@{}:99999/path?q#f", "ftp://u:hunter2@{}"],
     "no port": ["https://{}:", "https://{}:hunter2", "https://{}:-1", "https://{}:٤٤٣"],
-    "port too high": ["https://{}:65536", "https://{}:99999", "https://{}:100000"],
-    "white space": [" https://{}", "https://{} ", "https://host .example", "https://host\t.example"],
+    "port too high": ["https://{}:65536", "https://{}:100000"],
+    "white space": [" https://{}", "https://{} ", "https://host\t.example"],
     "control characters": ["https://{}\n", "https://{}\x00", "https://{}\x7f"],
     "odd characters": ["https://host\\.example", "https://h%6fst.example", "https://*.example"],
-    "letters beyond ASCII": ["https://höst.example", "https://\u212aiosk.example", "https://ho\u017ft.example"],
-    "a dot beyond ASCII": ["https://host\uff0eexample"],
+    "beyond ASCII": ["https://höst.example", "https://\u212aiosk.example", "https://host\uff0eexample"],
     "no IPv6": ["https://::1", "https://[::1", "https://[host.example]", "https://[::1%eth0]"],
 }
 FOREIGN_HTTP = {
@@ -258,10 +220,7 @@ def test_plain_http_is_refused_but_for_this_machine(urls):
         refusals_of(url, f"use https for .*{re.escape(str(urlsplit(url).hostname))}")
 
 
-@pytest.mark.parametrize(
-    "rest",
-    ["/api", "//", "/?key=hunter2", "?key=hunter2", "?", "/#hunter2", "#", "/user:hunter2@host", "/\n"],
-)
+@pytest.mark.parametrize("rest", ["/api", "//", "/?key=hunter2", "?", "/#hunter2", "#", "/user:hunter2@host", "/\n"])
 def test_a_base_url_or_origin_with_more_than_host_and_port_is_refused(rest):
     """What follows would be ignored, or would break the token endpoint's URL."""
     for make in (Environment.at, resolved, lambda url: Environment("own", "https://h", {url})):
@@ -271,18 +230,20 @@ def test_a_base_url_or_origin_with_more_than_host_and_port_is_refused(rest):
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-@pytest.mark.parametrize("character", [" ", "\n", "\t", "\x00", "\x7f", "é"])
-def test_a_token_url_has_no_character_that_would_be_changed_on_the_way(character):
+def test_a_token_url_has_no_character_that_would_be_changed_on_the_way():
     """What is written in a message and what is sent are the same."""
-    with pytest.raises(ValueError, match="token URL"):
-        Environment("own", f"https://host.example/{character}token", {"https://host.example"})
+    for character in " \n\t\x00\x7fé":
+        with pytest.raises(ValueError, match="token URL"):
+            Environment("own", f"https://host.example/{character}token", {"https://host.example"})
 
 
-@pytest.mark.parametrize("name", ["Production", "DEMO", "staging", "prod", " demo", "demo\n", "mention-me.com"])
-def test_an_unknown_name_is_refused_and_the_known_ones_are_named(name):
+def test_an_unknown_name_is_refused_and_the_known_ones_are_named():
     """Names are taken as they are written."""
-    with pytest.raises(ValueError, match=r"'production' or 'demo', or a base URL such as 'https://host"):
-        resolved(name)
+    for name in ("Production", "DEMO", "staging", " demo", "demo\n", "mention-me.com"):
+        with pytest.raises(
+            ValueError, match=r"^environment must be 'production' or 'demo', or a base URL such as 'https://h"
+        ):
+            resolved(name)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"https://h", ["demo"], ("demo", "https://h", ["https://h"]), Environment])
@@ -290,15 +251,12 @@ def test_what_is_neither_environment_nor_text_is_refused(value):
     """It is of a wrong type."""
     with pytest.raises(TypeError, match="an Environment, a name or a base URL"):
         resolved(value)
-    for make in (
-        Environment.at,
-        lambda it: Environment("own", it, {"https://h"}),
-        lambda it: Environment("own", "https://h", (it,)),
-    ):
-        with pytest.raises(TypeError):
-            make(value)
-    with pytest.raises(TypeError):
-        Environment(7, "https://h", {"https://h"})
+    origins = {"https://h"}
+    for arguments in ((value, "https://h", origins), ("own", value, origins), ("own", "https://h", (value,))):
+        with pytest.raises(TypeError, match="must be a string"):
+            Environment(*arguments)
+    with pytest.raises(TypeError, match="must be a string"):
+        Environment.at(value)
 
 
 def test_an_environment_needs_a_collection_of_origins():
@@ -331,12 +289,7 @@ OTHER_URLS = {  # {} is for mention-me.com
     "subdomains": ["https://www.{}/", "https://x.api.{}/", "https://demo.{}/"],
     "look-alike suffix": ["https://{}.evil.example/", "https://{}munity/", "https://{}-evil.example/", "https://{}_/"],
     "look-alike prefix": ["https://evil-{}/", "https://evil{}/"],
-    "look-alike dots": [
-        "https://mention-meXcom/",
-        "https://apiXmention-me.com/",
-        "https://mention-me.co/",
-        "https://{}./",
-    ],
+    "look-alike dots": ["https://mention-meXcom/", "https://apiXmention-me.com/", "https://{}./"],
     "user info": ["https://user@{}/", "https://user:pw@{}/", "https://@{}/"],
     "the host as user info": ["https://{}@evil.example/", "https://{}:443@evil.example/"],
     "in another URL": ["https://e.example/https://{}/", "https://e.example?https://{}/", "https://e.example#@{}/"],
@@ -345,14 +298,9 @@ OTHER_URLS = {  # {} is for mention-me.com
     "semicolon, comma": ["https://{};evil.example/", "https://{},evil.example/"],
     "white space before": [" https://{}/", "\thttps://{}/", "\nhttps://{}/", "https://evil.example/\nhttps://{}/"],
     "white space after": ["https://{} ", "https://{}\n", "https://{}\x00/"],
-    "white space within": ["https://{}\t.evil.example/", "https://{}\r\n.evil.example/", "https://mention-me\t.com/"],
-    "letters of other alphabets": ["https://\uff4dention-me.com/", "https://ment\u0131on-me.com/"],
-    "more such letters": ["https://ment\u0130on-me.com/", "https://mention\u2010me.com/", "https://ment ion-me.com/"],
-    "dots of other alphabets": [
-        "https://mention-me\uff0ecom/",
-        "https://mention-me\u3002com/",
-        "https://{}\u2024evil.example/",
-    ],
+    "white space within": ["https://{}\t.evil.example/", "https://mention-me\t.com/", "https://ment ion-me.com/"],
+    "other alphabets": ["https://\uff4dention-me.com/", "https://ment\u0131on-me.com/", "https://mention\u2010me.com/"],
+    "dots of other alphabets": ["https://mention-me\uff0ecom/", "https://{}\u2024evil.example/"],
     "slashes of other alphabets": ["https://{}\uff0f@evil.example/", "https://{}\uff1f@evil.example/"],
 }
 
@@ -364,27 +312,12 @@ def test_any_other_url_gets_no_token(urls):
     assert not gets_a_token(None)
 
 
-OWN = {  # a base URL: what is trusted, and what is not
-    "https://kiosk.example:8443": (
-        ["https://kiosk.example:8443", "https://KIOSK.example:8443/x"],
-        ["https://kiosk.example/", "https://kiosk.example:443/", "https://kiosk.example:84430/"],
-    ),
-    "http://localhost": (
-        ["http://localhost/", "http://localhost:80/"],
-        ["https://localhost/", "http://localhost:443/", "http://127.0.0.1/", "http://localhost:8080/"],
-    ),
-    "http://[::1]:5000": (
-        ["http://[::1]:5000/"],
-        ["http://[::1]/", "http://[::1]:80/", "http://::1:5000/", "http://[::11]:5000/", "http://:5000/"],
-    ),
-    "https://127.0.0.1": (
-        ["https://127.0.0.1", "https://127.0.0.1:443/"],
-        ["http://127.0.0.1/", "https://127.0.0.10/", "https://127.0.0.1.example/", "https://127x0.0.1/"],
-    ),
-    "https://k.s": (  # letters that fold to ASCII
-        ["https://K.S/"],
-        ["https://\u212a.s/", "https://\u212a.\u017f/", "https://k.\u017f/", "http\u017f://k.s/", "https://k\u0307.s/"],
-    ),
+OWN = {  # a base URL, and what is not trusted with it; in the last one are letters that fold to ASCII
+    "https://kiosk.example:8443": ["https://kiosk.example/", "https://kiosk.example:84430/"],
+    "http://localhost": ["https://localhost/", "http://localhost:443/", "http://127.0.0.1/", "http://localhost:8080/"],
+    "http://[::1]:5000": ["http://[::1]/", "http://::1:5000/", "http://[::11]:5000/", "http://:5000/"],
+    "https://127.0.0.1": ["http://127.0.0.1/", "https://127.0.0.10/", "https://127.0.0.1.example/"],
+    "https://k.s": ["https://\u212a.s/", "https://k.\u017f/", "http\u017f://k.s/", "https://k\u0307.s/"],
 }
 
 
@@ -392,105 +325,30 @@ OWN = {  # a base URL: what is trusted, and what is not
 def test_one_origin_of_ones_own_is_trusted(base_url):
     """Scheme, host and port all count."""
     environment = Environment.at(base_url)
-    trusted, others = OWN[base_url]
-    assert [url for url in trusted if not gets_a_token(url, environment)] == []
-    assert [url for url in others if gets_a_token(url, environment)] == []
+    assert all(gets_a_token(url, environment) for url in (base_url, f"{base_url.upper()}/x"))
+    assert [url for url in OWN[base_url] if gets_a_token(url, environment)] == []
 
 
-@pytest.mark.parametrize(
-    ("url", "origin"),
-    [
-        ("https://host.example", "https://host.example"),
-        ("https://host.example:8443/a/b?c=d#e", "https://host.example:8443"),
-        ("https://host.example?key=hunter2", "https://host.example"),
-        ("https://host.example#hunter2", "https://host.example"),
-        ("https://user:hunter2@host.example/", "https://***@host.example"),
-        ("https://hunter2@host.example", "https://***@host.example"),
-        ("https://user:hunter2@hunter2@host.example/", "https://***@host.example"),
-        ("https://host.example/@hunter2", "https://host.example"),
-        ("https://host.example\\@hunter2", "https://host.example"),
-        ("https://host.example/x://user:hunter2@y", "https://host.example"),
-        ("http://[::1]:80/x", "http://[::1]:80"),
-        ("data:text/plain,hunter2", "data://"),
-        ("s3:user:hunter2@bucket/key", "s3://"),
-        ("urn:x?hunter2", "urn://"),
+SHOWN = {  # by what a warning shows of them
+    "https://host.example": ["{}", "{}?key=hunter2", "{}#hunter2", "{}/@hunter2", "{}\\@hunter2", "{}/x://u:hunter2@y"],
+    "https://host.example:8443": ["{}/a/b?c=d#e"],
+    f"https://{'x' * 192}": ["{}xxx/"],
+    "https://***@host.example": [
+        f"https://{user}@host.example/" for user in ("user:hunter2", "hunter2", "u:x@hunter2")
     ],
-)
-def test_a_warning_names_the_origin_of_a_url_alone(url, origin, caplog):
+    "http://[::1]:80": ["{}/x"],
+    "data://": ["data:text/plain,hunter2"],
+    "s3://": ["s3:user:hunter2@bucket/key"],
+    "urn://": ["urn:x?hunter2"],
+}
+
+
+@pytest.mark.parametrize("origin", SHOWN)
+def test_a_warning_names_the_origin_of_a_url_alone(origin, caplog):
     """User info, path and query may hold a secret; where there is no authority, all after the scheme is content."""
-    auth_with(TokenEndpoint(), environment="demo")(as_written(url))
-    (record,) = caplog.records
-    assert re.search(rf"(^|[\s'\"]){re.escape(origin)}([\s'\",:.]|$)(?!\d)", record.getMessage())
-    assert "hunter2" not in record.getMessage()
-
-
-# Any URL at all
-
-TRICKS = st.sampled_from(
-    [
-        *"@\\/?#%:.;&-_[] \t\n\r\x00\x7f0kKsS",
-        *"\u017f\u212a\u0131\u0130\u00ad\u200b\u2024\u2025\u3002\uff0e\uff0f\uff1a\uff20\uff3c\uff4d\u2100\ufeff\ud800",
-        *("//", "@evil.example", ".evil.example", "evil.example/", "\\@evil.example", "user:pw@", "evil-", "https://"),
-        *("%2e", "%40", "%2f", "%5c", "%00", "%09", "xn--", ":443", ":80", ":8443", ":0443", ":443@evil.example"),
-    ]
-)
-
-
-@st.composite
-def urls_in_disguise(draw: st.DrawFn) -> tuple[Environment, str]:
-    """Return an environment, and a URL that is one of its own after up to four insertions, deletions and swaps."""
-    environment = draw(st.sampled_from(ENVIRONMENTS))
-    url = draw(st.sampled_from(sorted(environment.origins)))
-    url += draw(st.sampled_from(["", "", ":443", ":80"])) + draw(st.sampled_from(["", "/", "/api", "?q=1", "#f"]))
-    for _ in range(draw(st.integers(0, 4))):
-        start = draw(st.integers(0, len(url)))
-        end = start + draw(st.integers(0, 2))
-        cut = url[start:end]
-        put = draw(st.just(cut[::-1]) | st.just("") | st.just(cut.swapcase()) | TRICKS | TRICKS)
-        url = url[:start] + put + url[end:]
-    return environment, url
-
-
-def prepared(url: str) -> str | None:
-    """Return a URL as `requests` sends it, None where it refuses to."""
-    try:
-        return requests.Request("GET", url).prepare().url
-    except (requests.RequestException, ValueError):
-        return None
-
-
-def destinations(url: str) -> set[tuple[str | None, str | None, int | None]]:
-    """Return where the two parsers on the way to a connection see a URL lead to; none where one of them refuses it."""
-    try:
-        seen = [(part.scheme, part.hostname, part.port) for part in (urlsplit(url), parse_url(url))]
-    except ValueError:
-        return set()
-    return {(scheme, host and host.strip("[]"), port or {"https": 443}.get(scheme, 80)) for scheme, host, port in seen}
-
-
-def check(environment: Environment, url: str) -> None:
-    """Assert that a URL that gets a token leads to a trusted origin: as it is (redirects have it so), and prepared."""
-    allowed = set(itertools.chain.from_iterable(map(destinations, environment.origins)))
-    for sent in (url, prepared(url)):
-        trusted = gets_a_token(sent, environment)
-        event(f"{'prepared' if sent != url else 'as it is'}: {'trusted' if trusted else 'not trusted'}")
-        if trusted:
-            assert sent is not None
-            assert destinations(sent) <= allowed
-            assert len(destinations(sent)) == 1 or prepared(sent) is None
-
-
-@SHORT
-@given(disguise=urls_in_disguise())
-def test_a_trusted_url_leads_to_a_trusted_origin(disguise):
-    """Both `urllib` and `urllib3` see it so."""
-    check(*disguise)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(3))
-@LONG
-@given(disguise=urls_in_disguise())
-def test_each_of_many_trusted_urls_leads_to_a_trusted_origin(part, disguise):
-    """As above, for long."""
-    check(*disguise)
+    for url in SHOWN[origin]:
+        caplog.clear()
+        auth_with(TokenEndpoint(), environment="demo")(as_written(url.format(origin)))
+        (record,) = caplog.records
+        assert re.search(rf"(^|[\s'\"]){re.escape(origin)}([\s'\",:.]|$)(?!\d)", record.getMessage())
+        assert "hunter2" not in record.getMessage()

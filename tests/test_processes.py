@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import random
 import signal
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from in_memory import EXPIRED, LONG, STALE, Answer, Gate, TokenEndpoint, auth_with, in_thread
+from stores import File
 
 from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
@@ -70,7 +72,6 @@ def test_a_copy_has_the_credentials_and_options_but_no_token(everything, start, 
     everything.script = [gate := Gate("renewed")]
     leader = start(lambda: auth.access_token(refused="token-1"))
     gate.wait_until_reached()
-
     twin = duplicate(auth)
     assert twin.access_token() == "token-3"
     gate.open()
@@ -203,6 +204,29 @@ class TestForked:
         children = [forked(lambda: work(1)) for _ in range(3)]
         assert [exit_status(child) for child in children] == [0] * 3
         assert auth.access_token() == f"token-{1 + own}"
+
+    def test_with_a_store(self, clock, tmp_path):
+        """The workers of a preloaded server share it, and renew the token from before the fork one by one.
+
+        That a generator of chance was seeded makes no two of a kind.
+        """
+        auth = auth_with(TokenEndpoint(), store=File(tmp_path / "token"))
+        auth.access_token()
+        clock.tick(STALE - 1)
+
+        def work(number: int) -> None:
+            random.seed(1)
+            seconds = 0
+            while auth.access_token() == "token-1":
+                clock.tick(1)
+                seconds += 1
+            (tmp_path / f"moment-{number}").write_text(str(seconds))
+
+        children = [forked(lambda: work(number)) for number in range(10)]  # noqa: B023 - called at once, in the child
+        assert [exit_status(child) for child in children] == [0] * 10
+        moments = [file.read_text() for file in tmp_path.glob("moment-*")]
+        assert len(moments) == 10
+        assert len(set(moments)) > 3
 
     @pytest.mark.parametrize("rounds", [10, pytest.param(500, marks=pytest.mark.slow)])
     def test_at_any_moment(self, auth, start, rounds):

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import logging
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,14 @@ def auth(vault: Vault, endpoint: TokenEndpoint) -> MentionMeAuth:
     return MentionMeAuth.from_provider(vault, environment="demo", session=session_with(endpoint))
 
 
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Set the environment variables that have to be there, and return what sets more."""
+    monkeypatch.setenv("MENTIONME_CLIENT_ID", "env-id")
+    monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
+    return monkeypatch
+
+
 def keys_sent(endpoint: TokenEndpoint) -> list[tuple[str, str]]:
     """Return the id and the secret of each token request."""
     bodies = [json.loads(request.body or b"") for request in endpoint.requests]
@@ -93,24 +102,18 @@ def test_the_provider_is_asked_once_for_each_renewal_and_never_while_a_fresh_tok
         clock.tick(1 - STALE)
 
 
-def test_the_provider_is_asked_once_for_all_tries_of_a_renewal(clock, auth, vault, endpoint, monkeypatch):
-    """Two tries that fail and one that succeeds are one renewal."""
-    monkeypatch.setattr(time, "sleep", clock.tick)
-    endpoint.script = [requests.ConnectionError("refused"), Answer(503), "token"]
-    assert auth.access_token() == "token"
-    assert (endpoint.count, vault.asked) == (3, 1)
-
-
-def test_each_renewal_sends_the_key_that_is_current_then(auth, vault, endpoint):
+def test_each_renewal_sends_the_key_that_is_current_then_in_all_its_tries(clock, auth, vault, endpoint, monkeypatch):
     """What was provided before is not kept; a provider that lags behind is followed as soon as it knows."""
+    monkeypatch.setattr(time, "sleep", clock.tick)
     auth.access_token()
-    endpoint.script = [Answer(401), Answer(401)]
+    endpoint.script = [Answer(401), Answer(401), requests.ConnectionError("refused"), Answer(503)]
     for _ in range(2):
         with pytest.raises(InvalidClientError):
             auth.access_token(refused="token-1")
     vault.key = ("new-id", "new-secret")
-    assert auth.access_token(refused="token-1") == "token-4"
-    assert keys_sent(endpoint) == [("an-id", SECRET)] * 3 + [("new-id", "new-secret")]
+    assert auth.access_token(refused="token-1") == "token-6"
+    assert keys_sent(endpoint) == [("an-id", SECRET)] * 3 + [("new-id", "new-secret")] * 3
+    assert vault.asked == 4
 
 
 def test_a_key_that_is_deleted_at_mention_me_fails_no_request_of_16_threads(sandbox: Sandbox, vault):
@@ -155,86 +158,68 @@ def test_an_error_of_the_provider_is_raised_where_a_token_is_needed(auth, vault,
     assert auth.access_token() == "token-2"
 
 
-def test_an_error_of_the_provider_is_a_warning_while_the_old_token_lives(clock, auth, vault, caplog):
-    """Requests go on with it and the provider is left alone for 30 seconds; once the token has ended, it raises."""
-    auth.access_token()
-    vault.error = SealedError(shards=3)
-    clock.tick(STALE)
-    assert [auth.access_token() for _ in range(3)] == ["token-1"] * 3
-    assert vault.asked == 2
-    (warning,) = warnings(caplog)
-    assert "the vault is sealed" in warning
-    clock.tick(30)
-    assert auth.access_token() == "token-1"
-    assert (vault.asked, len(warnings(caplog))) == (3, 2)
-    clock.tick(EXPIRED - STALE)
-    with pytest.raises(SealedError):
-        auth.access_token()
-
-
-@pytest.mark.parametrize("death", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_within_the_provider_leaves_the_auth_usable(auth, vault, death):
+def test_an_interrupt_within_the_provider_leaves_the_auth_usable(auth, vault):
     """It comes through as it is, and the next request asks again."""
-    vault.error = death()
-    with pytest.raises(death):
+    vault.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
         auth.access_token()
     vault.error = None
     assert auth.access_token() == "token-1"
 
 
-def test_a_provider_that_uses_the_auth_gets_an_error_that_names_the_cause(clock, endpoint):
+def test_a_provider_that_uses_the_auth_gets_an_error_that_names_the_cause(clock, endpoint, caplog):
     """It would wait for itself, with a stale token in hand too. The auth is usable afterwards."""
-    answers = [None, ("an-id", SECRET), None]
-    errors: list[BaseException] = []
-
-    def provider() -> tuple[str, str]:
-        answer = answers.pop() if answers else ("an-id", SECRET)
-        if answer is None:
-            with pytest.raises(RuntimeError, match="within the token request") as raised:
-                auth.access_token()
-            errors.append(raised.value)
-            raise raised.value
-        return answer
-
-    auth = MentionMeAuth.from_provider(provider, session=session_with(endpoint))
+    uses_auth = iter([True, False, True, False])
+    auth = MentionMeAuth.from_provider(
+        lambda: auth.access_token() if next(uses_auth) else ("an-id", SECRET), session=session_with(endpoint)
+    )
     with pytest.raises(RuntimeError, match="within the token request"):
         auth.access_token()
     assert auth.access_token() == "token-1"
     clock.tick(STALE)
     assert auth.access_token() == "token-1"
-    assert len(errors) == 2
+    assert "within the token request" in caplog.text
     clock.tick(30)
     assert auth.access_token() == "token-2"
 
 
 NO_KEYS = [None, SECRET, "ab", 7, (), ("an-id",), ("an-id", SECRET, SECRET), {"an-id": SECRET}, {"an-id", SECRET}]
 NO_PARTS = [(None, SECRET), ("an-id", None), ("an-id", SECRET.encode()), ("an-id", [SECRET])]
+EMPTY = [("", SECRET), ("an-id", "")]
+FAILURES = [
+    *[(key, TypeError, r"\(client_id, client_secret\)|client_(id|secret) ") for key in (*NO_KEYS, *NO_PARTS)],
+    *[(key, ValueError, "client_(id|secret) ") for key in EMPTY],
+    (SealedError(shards=3), SealedError, "the vault is sealed"),
+]
 
 
-@pytest.mark.parametrize(
-    ("provided", "error"),
-    [
-        *((provided, TypeError) for provided in [*NO_KEYS, *NO_PARTS]),
-        *((provided, ValueError) for provided in [("", SECRET), ("an-id", "")]),
-    ],
-)
-def test_what_is_no_key_is_an_error_that_does_not_show_it(*, clock, auth, vault, endpoint, caplog, provided, error):
-    """It is a warning while the old token lives, and nothing is sent; the next request asks again."""
+@pytest.mark.parametrize(("provided", "kind", "words"), FAILURES)
+def test_a_provider_that_fails_or_returns_no_key_costs_a_warning_while_the_old_token_lives(
+    *, clock, auth, vault, endpoint, caplog, provided, kind, words
+):
+    """It is asked again after 30 seconds, and once the token has ended, it is an error. Nothing shows what it returned.
+
+    Nothing is sent, either. As soon as there is a key, there is a token.
+    """
     auth.access_token()
     key = vault.key
     vault.key = provided
-    clock.tick(STALE)
-    assert auth.access_token() == "token-1"
-    (warning,) = warnings(caplog)
-    assert SECRET not in warning
+    vault.error = provided if isinstance(provided, Exception) else None
+    for age, asked in ((STALE, 2), (29, 2), (1, 3)):
+        clock.tick(age)
+        assert [auth.access_token() for _ in range(3)] == ["token-1"] * 3
+        assert len(warnings(caplog)) == vault.asked - 1 == asked - 1
+    assert re.search(words, caplog.text)
+    assert SECRET not in caplog.text
     clock.tick(EXPIRED - STALE)
-    with pytest.raises(error, match=r"\(client_id, client_secret\)|client_(id|secret) ") as raised:
+    with pytest.raises(kind, match=words) as raised:
         auth.access_token()
-    assert raised.type is error
+    assert raised.type is kind
     assert SECRET not in str(raised.value)
     assert (raised.value.__cause__, raised.value.__context__) == (None, None)
     assert endpoint.count == 1
     vault.key = key
+    vault.error = None
     assert auth.access_token() == "token-2"
 
 
@@ -250,15 +235,13 @@ def test_a_provider_that_cannot_be_called_is_refused_at_once(provider):
 
 
 @pytest.mark.parametrize("maker", ["from_env", "from_provider"])
-def test_the_options_are_those_of_the_class(clock, endpoint, vault, monkeypatch, maker):
+def test_the_options_are_those_of_the_class(clock, endpoint, vault, variables, maker):
     """Environment, session, timeout, margin and store are passed on, and a subclass makes one of its own kind."""
 
     class Mine(MentionMeAuth):
         pass
 
-    monkeypatch.setenv("MENTIONME_CLIENT_ID", "an-id")
-    monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
-    monkeypatch.setenv("MENTIONME_ENVIRONMENT", "production")
+    variables.setenv("MENTIONME_ENVIRONMENT", "production")
     make = Mine.from_env if maker == "from_env" else functools.partial(Mine.from_provider, vault)
     store: dict[str, str] = {}
     session = session_with(endpoint)
@@ -269,11 +252,7 @@ def test_the_options_are_those_of_the_class(clock, endpoint, vault, monkeypatch,
     clock.tick(EXPIRED - 1)
     assert auth.access_token() == "token-1"
     assert len(store) == 1
-    for wrong, error in (
-        ({"retries": 3}, TypeError),
-        ({"timeout": None}, ValueError),
-        ({"environment": "x"}, ValueError),
-    ):
+    for wrong, error in (({"retries": 3}, TypeError), ({"timeout": None}, ValueError), ({"store": []}, TypeError)):
         with pytest.raises(error):
             make(**wrong)
 
@@ -288,20 +267,16 @@ def test_the_repr_shows_neither_id_nor_secret_and_asks_for_none(auth, vault):
 
 # From the environment variables
 
+VALUES = [(None, PRODUCTION), ("", PRODUCTION), ("demo", DEMO), ("https://h", Environment.at("https://h"))]
 
-@pytest.mark.parametrize(
-    ("value", "environment"),
-    [(None, PRODUCTION), ("", PRODUCTION), ("demo", DEMO), ("https://h.example", Environment.at("https://h.example"))],
-    ids=["not set", "empty", "a name", "a base URL"],
-)
-def test_from_env_reads_the_variables_at_construction(monkeypatch, endpoint, value, environment):
+
+@pytest.mark.parametrize(("value", "environment"), VALUES, ids=["not set", "empty", "a name", "a base URL"])
+def test_from_env_reads_the_variables_at_construction(variables, endpoint, value, environment):
     """Id, secret, and the environment: a name or a base URL, production where it is empty or not set."""
-    monkeypatch.setenv("MENTIONME_CLIENT_ID", "env-id")
-    monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
     if value is not None:
-        monkeypatch.setenv("MENTIONME_ENVIRONMENT", value)
+        variables.setenv("MENTIONME_ENVIRONMENT", value)
     auth = MentionMeAuth.from_env(session=session_with(endpoint))
-    monkeypatch.setenv("MENTIONME_CLIENT_ID", "later")
+    variables.setenv("MENTIONME_CLIENT_ID", "later")
     auth.access_token()
     assert keys_sent(endpoint) == [("env-id", SECRET)]
     assert auth.environment == environment
@@ -311,11 +286,17 @@ def test_from_env_reads_the_variables_at_construction(monkeypatch, endpoint, val
 
 @pytest.mark.parametrize("value", [None, ""], ids=["not set", "empty"])
 @pytest.mark.parametrize("missing", ["MENTIONME_CLIENT_ID", "MENTIONME_CLIENT_SECRET"])
-def test_from_env_names_the_variable_that_is_missing_and_says_what_to_export(monkeypatch, missing, value):
+def test_from_env_names_the_variable_that_is_missing_and_says_what_to_export(variables, missing, value):
     """A missing or empty variable is a ValueError."""
-    monkeypatch.setenv("MENTIONME_CLIENT_ID", "env-id")
-    monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
-    monkeypatch.setenv(missing, "") if value == "" else monkeypatch.delenv(missing)
+    variables.setenv(missing, "") if value == "" else variables.delenv(missing)
     with pytest.raises(ValueError, match=rf"export {missing}=") as raised:
         MentionMeAuth.from_env()
     assert SECRET not in str(raised.value)
+
+
+def test_from_env_says_what_is_wrong_with_the_environment(variables):
+    """The message names the variable, and says what it may hold."""
+    variables.setenv("MENTIONME_ENVIRONMENT", "staging")
+    words = "^the environment variable MENTIONME_ENVIRONMENT is of no use: environment must be 'production' or 'demo'.*"
+    with pytest.raises(ValueError, match=rf"{words}\. Set it, for example: export MENTIONME_ENVIRONMENT=demo$"):
+        MentionMeAuth.from_env()

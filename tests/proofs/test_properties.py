@@ -1,6 +1,6 @@
 """What must hold for any answer, any stored text and any URL, through the public class.
 
-By default each property is tried with a few hundred examples, always the same ones. `pytest -m slow` tries many more,
+By default each property is tried with some hundred examples, always the same ones. `pytest -m slow` tries many more,
 and other ones each time.
 """
 
@@ -18,7 +18,6 @@ import jwt
 import pytest
 import requests
 import urllib3
-from freezegun.api import FrozenDateTimeFactory
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from in_memory import auth_with
@@ -73,14 +72,8 @@ def is_header_safe(token: str) -> bool:
 
 TEXT = st.text(max_size=8)
 ODD = st.sampled_from([None, True, False, "", [], {}, [1], {"a": 1}, "Bearer", "bearer", "mac", "9" * 4400, 10**400])
-NUMBERS = st.one_of(
-    st.integers(-5, 2 * DAY),
-    st.integers(NOW - 2 * DAY, NOW + 2 * DAY),
-    st.floats(0, 1000),
-    st.floats(),
-    st.integers(0, 5000).map(str),
-    st.sampled_from(["NaN", "1e999", "-0", "0x10", " 7 ", "1_000", 0, 1e-320, 1e308, -1e308]),
-)
+NUMBERS = st.integers(-5, 2 * DAY) | st.integers(NOW - 2 * DAY, NOW + 2 * DAY) | st.floats(0, 1000) | st.floats()
+NUMBERS |= st.sampled_from(["3600", "NaN", "1e999", "-0", "0x10", " 7 ", "1_000", 0, 1e-320, 1e308, -1e308])
 CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("exp", "iat"), NUMBERS | ODD | TEXT))
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20)
 ALMOST_VISIBLE = st.text(st.characters(min_codepoint=0x1F, max_codepoint=0x80), min_size=1, max_size=20)
@@ -113,10 +106,8 @@ ANSWERS = st.tuples(
 )
 
 
-@examples(400, 120_000)
-def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(
-    monkeypatch: pytest.MonkeyPatch, examples: int
-) -> None:
+@examples(100, 120_000)
+def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(monkeypatch, examples):
     """A token is given as it came, for no longer than a day or what `expires_in` says. No bytes cause another error."""
     now: float = NOW
     monkeypatch.setattr("time.time", lambda: now)
@@ -165,27 +156,23 @@ ALMOST_STORED = st.fixed_dictionaries(
 )
 
 
-@examples(200, 20_000)
-def test_no_text_in_the_store_leads_to_an_error_or_to_a_token_that_no_header_can_carry(
-    clock: FrozenDateTimeFactory, examples: int
-) -> None:
+@examples(100, 20_000)
+def test_no_text_in_the_store_leads_to_an_error_or_to_a_token_that_no_header_can_carry(clock, examples):
     """Whatever stands there, a token comes back."""
 
-    def assertion(text: str) -> None:
+    def assertion(text: str | bytes) -> None:
         token = auth_with(in_memory.TokenEndpoint("asked-for"), store=defaultdict(lambda: text)).access_token()
         event("asked for" if token == "asked-for" else "stored")
         assert is_header_safe(token)
         assert token == "asked-for" or json.loads(text)["access_token"] == token
 
-    holds(assertion, st.text() | (JSON | ALMOST_STORED).map(json.dumps), examples)
+    holds(assertion, st.text() | st.binary() | (JSON | ALMOST_STORED).map(json.dumps), examples)
 
 
 # URLs
 
-ENVIRONMENTS = [PRODUCTION, DEMO]
-ENVIRONMENTS += map(
-    Environment.at, ["https://kiosk.example:8443", "http://127.0.0.1:8080", "http://[::1]", "https://k.s"]
-)
+BASE_URLS = ["https://kiosk.example:8443", "http://127.0.0.1:8080", "http://[::1]", "https://k.s"]
+ENVIRONMENTS = [PRODUCTION, DEMO, *map(Environment.at, BASE_URLS)]
 TRICKS = st.sampled_from(
     [
         *"@\\/?#%:.;&-_[] \t\n\r\x00\x7f0kKsS",
@@ -227,8 +214,8 @@ def prepared(url: str) -> str | None:
         return None
 
 
-@examples(300, 45_000)
-def test_a_request_with_a_token_leads_to_an_origin_of_the_environment(examples: int) -> None:
+@examples(200, 45_000)
+def test_a_request_with_a_token_leads_to_an_origin_of_the_environment(examples):
     """As both `urllib` and `urllib3` see its URL: as it is (redirects have it so), and as it is prepared."""
     auths = {each: auth_with(in_memory.TokenEndpoint(lifetime=DAY), environment=each) for each in ENVIRONMENTS}
 
