@@ -24,7 +24,7 @@ __all__ = [
     "__version__",
 ]
 
-# So tracebacks, pickles and help name the place that a public name is imported from.
+# Tracebacks, pickles and help then show the path that a public name is imported from.
 for _public in (
     Environment,
     InvalidClientError,

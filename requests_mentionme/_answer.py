@@ -1,7 +1,7 @@
 """What an answer of the token endpoint means: a token, or the error that says what went wrong and what to do.
 
-Pure, but for the clock that a named date is compared with. What a server wrote is quoted in bounds, and without the
-client secret, which it may echo anywhere.
+Pure, but for the clock: a `Retry-After` that is a date is compared with it. What a server wrote is quoted in bounds and
+without the client secret, which it may echo anywhere.
 """
 
 import time
@@ -38,12 +38,13 @@ class AnswerReader:
             return parse_token(fields, response.headers.get("Date"), sent_at, self._refresh_margin)
         except ValueError as missing:
             flaw = f"has {missing}"
+        # Raised out here, so that the error has no context: that would keep the frames with the token alive.
         raise self.unusable(response, flaw, credentials, server_words(fields, credentials.client_secret))
 
     def unusable(
         self, response: Response, flaw: str, credentials: ClientCredentials, words: str = ""
     ) -> TokenResponseError:
-        """Return the error for a 2xx answer with a flaw. It carries no response, since that may hold a token.
+        """Return the error for an answer that can't be used. It carries no response, since that may hold a token.
 
         Args:
             response: The answer.
@@ -115,12 +116,15 @@ def may_pass(status: int) -> bool:
 
 def _quotation(words: str) -> str:
     """Return a sentence that quotes the server. The quoted words may bring a full stop of their own."""
-    has_full_stop = words[-2] == "."
+    has_full_stop = words[-2] == "."  # before the closing quote
     return f"The server says {words}" if has_full_stop else f"The server says {words}."
 
 
 def _shown(response: Response, body: bytes, secret: str) -> Response:
-    """Return a response to attach to an error. It holds no connection, and nothing in it echoes the secret."""
+    """Return a response to attach to an error. It holds no connection, and nothing in it echoes the secret.
+
+    Its request still holds the secret. `_endpoint` redacts that in whatever is raised.
+    """
     shown = Response()
     shown.status_code = response.status_code
     shown.reason = scrub(response.reason or "", secret)

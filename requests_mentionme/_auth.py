@@ -15,7 +15,7 @@ from requests_mentionme._foreign_origins import ForeignOrigins
 from requests_mentionme._options import environment_from_variable, seconds, timeout_pair
 from requests_mentionme._retry import InertHook, RetryOn401
 from requests_mentionme._source import TokenSource
-from requests_mentionme._store import StoredTokens, TokenStore, check_store
+from requests_mentionme._store import StoredTokens, TokenStore, checked_store
 from requests_mentionme._supply import TokenSupply
 from requests_mentionme._wire import jwt_claims
 
@@ -85,15 +85,14 @@ class MentionMeAuth(AuthBase):
         # Before anything can fail, since an error keeps the local variables of this frame alive.
         hidden_secret = Hidden(client_secret)
         hidden_environment = Hidden(environment)  # the user info of a URL may be a password
-        del client_secret, environment
+        hidden_store = Hidden(store)  # a dict shows the tokens that it holds
+        del client_secret, environment, store
         with FramesCleared():
             self._credentials: CredentialsSource = FixedCredentials(client_id, hidden_secret)
             self._environment = resolve_environment(hidden_environment.value)
             if not isinstance(session, requests.Session | None):
                 raise TypeError("session must be a requests.Session or None")
-            if store is not None:
-                check_store(store)
-            self._store = store
+            self._store = checked_store(hidden_store.value)
             self._refresh_margin = seconds("refresh_margin", refresh_margin, least=0)
             self._endpoint = TokenEndpoint(self._environment, session, timeout_pair(timeout), self._refresh_margin)
             self._start()
@@ -117,7 +116,7 @@ class MentionMeAuth(AuthBase):
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        if not hasattr(self, "_foreign_origins"):  # an error report may show it half-built
+        if not hasattr(self, "_foreign_origins"):  # which is set last; an error report may show it half-built
             return f"{name}(not set up)"
         return f"{name}({self._credentials.display_name}, environment={self._environment.name!r})"
 
@@ -168,7 +167,8 @@ class MentionMeAuth(AuthBase):
         del provider, options
         with FramesCleared():
             credentials = ProvidedCredentials(hidden_provider)
-            # The constructor is called, so that it is a subclass's own. The id and secret that it wants are never used.
+            # The constructor is called, so that it is a subclass's own. The id and secret that it wants are never used:
+            # `_start` then makes the parts anew, for the provider.
             auth = cls(_NEVER_USED, _NEVER_USED, **hidden_options.value)
             auth._credentials = credentials
             auth._start()
@@ -190,12 +190,13 @@ class MentionMeAuth(AuthBase):
                 token = self._source.token()
         r.headers["Authorization"] = token.authorization
         # A new dict, since copies of a request share one, and with it the list of hooks. The hook comes first, so that
-        # the hooks of the caller see the final response alone. `register_hook` would do neither.
+        # the hooks of the caller see the final response alone. `register_hook` would append to the shared list.
+        # Nearly every request has no hooks yet, and a literal is faster than a call.
         r.hooks = {"response": [self._hook]} if r.hooks == _NO_HOOKS else self._with_hook(r.hooks)
         return r
 
     def _with_hook(self, hooks: Mapping[str, Any]) -> dict[str, Any]:
-        """Return *hooks* with the hook of this auth in the place of that of any other."""
+        """Return *hooks* with the hook of this auth first, and without that of any other, be it active or inert."""
         present: Any = hooks.get("response") or []
         one_or_more = [present] if callable(present) else list(present)
         others = [hook for hook in one_or_more if not isinstance(hook, RetryOn401 | InertHook)]
@@ -205,8 +206,8 @@ class MentionMeAuth(AuthBase):
         """Return a token that is valid now, for another HTTP client.
 
         Args:
-            refused: The token that a 401 came back for. Then another one is returned; or the same, for 30 seconds,
-                where a new token has been refused as well.
+            refused: The token that a 401 came back for. Then another one is returned. If that one is refused as well
+                within 30 seconds, it is returned again for 30 seconds: a new token would not help.
 
         Raises:
             InvalidClientError: The token endpoint refused the credentials.

@@ -27,7 +27,7 @@ class ClientCredentials:
             TypeError: One of them is not a string.
             ValueError: One of them is empty.
         """
-        self.client_id: Final = _non_empty("client_id", Hidden(client_id))
+        self.client_id: Final = _non_empty("client_id", Hidden(client_id))  # no secret; hidden for the check alone
         self.client_secret: Final = _non_empty("client_secret", client_secret)
 
     def __repr__(self) -> str:
@@ -82,10 +82,9 @@ class ProvidedCredentials:
             Exception: Whatever the provider raised.
         """
         provided = self._provider.value()
-        pair = cast("tuple[object, ...]", provided if isinstance(provided, tuple) else ())
-        if len(pair) != 2:
+        if not isinstance(provided, tuple) or len(cast("tuple[object, ...]", provided)) != 2:
             raise TypeError("the provider of credentials must return a tuple: (client_id, client_secret)")
-        client_id, client_secret = pair
+        client_id, client_secret = cast("tuple[object, object]", provided)
         return ClientCredentials(client_id, Hidden(client_secret))
 
 

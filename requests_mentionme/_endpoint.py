@@ -1,4 +1,4 @@
-"""The token endpoint: one POST, its faults, its tries and its budget of time. The only room with I/O.
+"""The token endpoint: one POST, its faults, its tries and its budget of time.
 
 The client secret travels in the body of the request. So no redirect is followed, and no exception leaves this module
 with that body. A session that was lent is neither changed nor closed. All times are in seconds.
@@ -39,8 +39,8 @@ class TokenEndpoint:
 
     Attributes:
         environment: The environment.
-        patience: How long another thread may wait for a renewal: the budget, and one read that begins just before the
-            budget ends.
+        patience: How many seconds another thread may wait for a renewal: the budget and one read timeout, as the last
+            read may begin just before the budget ends. With the default timeouts that is 40.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class TokenEndpoint:
         self._budget = 2 * (connect_timeout + read_timeout)
         self.patience = self._budget + read_timeout
         self._reader = AnswerReader(environment, refresh_margin)
-        self._proxies = _no_proxies(environment.token_url) if is_on_this_machine(environment.token_url) else None
+        self._proxies: dict[str, str] | None = None  # as usual
+        if is_on_this_machine(environment.token_url):
+            self._proxies = _no_proxies(environment.token_url)
 
     def request_token(self, credentials: ClientCredentials, tries: int) -> Token:
         """Ask for a token (RFC 6749 §4.4), and again after a fault that may pass, in up to so many *tries*.
@@ -83,7 +85,7 @@ class TokenEndpoint:
                     return self._token_in(response, credentials, sent_at, deadline)
                 except _Passing as passing:
                     failure = passing.failure
-                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - it parts a fleet, and guards nothing
+                jittered = random.uniform(backoff / 2, backoff)  # noqa: S311 - it spreads clients out, and guards nothing
                 wait = max(getattr(failure, "retry_after", None) or 0.0, jittered)
                 if tries == 0 or time.monotonic() + wait >= deadline:
                     raise_again(failure)
@@ -107,7 +109,7 @@ class TokenEndpoint:
                     "grant_type": "client_credentials",
                 },
                 headers=_HEADERS,
-                auth=_no_other_auth,
+                auth=_auth_of_token_request,
                 timeout=(min(self._connect_timeout, left), min(self._read_timeout, left)),
                 allow_redirects=False,
                 stream=True,
@@ -127,7 +129,7 @@ class TokenEndpoint:
             except RequestException:
                 if is_success:
                     raise
-                body = b""  # the status tells enough
+                body = b""  # the status tells enough, whatever is wrong with the body
         if is_success:
             return self._reader.token_in(response, body, credentials, sent_at)
         refusal = self._reader.refusal(response, body, credentials)
@@ -150,14 +152,18 @@ class TokenEndpoint:
 
 
 class _Passing(Exception):  # noqa: N818 - it never leaves this module: `failure` is what the caller gets
-    """A failure that may pass, so that another try may end better: no answer, a 429, or a 5xx."""
+    """A failure that may pass, so that another try may end better.
+
+    That is a fault of the connection before an answer, a 429 or a 5xx. A read timeout is none: the server may be slow,
+    and another try would cost it as much.
+    """
 
     def __init__(self, failure: RequestException) -> None:
         super().__init__()
         self.failure = failure
 
 
-def _no_other_auth(request: PreparedRequest) -> PreparedRequest:
+def _auth_of_token_request(request: PreparedRequest) -> PreparedRequest:
     """Be the auth of a token request, so that neither `.netrc` nor the auth of a lent session is asked for one."""
     request.register_hook("response", _hide_redirect)
     return request
@@ -174,7 +180,8 @@ def _hide_redirect(response: Response, **_: Any) -> None:
 def _no_proxies(url: str) -> dict[str, str]:
     """Return the `proxies` that keep a request to *url* from any proxy, which would read the secret in plain `http`.
 
-    `requests` looks for a proxy by these four keys. None beats what the session or an environment variable says.
+    `requests` looks for a proxy by these four keys. It drops a key whose value is None, also where the session or an
+    environment variable has a proxy for it (`merge_setting`).
     """
     parts = urlsplit(url)
     keys = (f"{parts.scheme}://{parts.hostname}", parts.scheme, f"all://{parts.hostname}", "all")
@@ -184,8 +191,8 @@ def _no_proxies(url: str) -> dict[str, str]:
 def _view_of(session: Session) -> Session:
     """Return a session that shares everything of *session* but its cookie jar, which sending would change.
 
-    It is of the same class, since a class may override how requests are sent. A copy would not do: `requests` copies
-    few of a session's attributes, and makes new connection pools.
+    It is of the same class, since a class may override how requests are sent, have a finalizer, or keep attributes in
+    `__slots__`. A copy would not do: `requests` copies few of a session's attributes, and makes new connection pools.
     """
     kind = type(session)
     if hasattr(kind, "__del__"):
@@ -212,7 +219,7 @@ def _without_finalizer(namespace: dict[str, Any]) -> None:
 
 @contextmanager
 def _redacted() -> Generator[None]:
-    """Take the body off each token request that is attached to what is raised, or to what that came from."""
+    """Take the body off each token request that is attached to an error on its way out, or to a cause or context."""
     try:
         yield
     except BaseException as error:

@@ -7,12 +7,19 @@ from typing import Any
 from requests_mentionme._frozen import Frozen
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-# Ends where the authority of the URL ends, so that no look-alike of an origin matches. With (?a), or else the long s
-# of old prints would be taken for an s where case is ignored.
+# It matches to the end of the authority, so that https://mention-me.com.evil.example is not taken for Mention Me.
+# Without ASCII, an origin spelled with the letter \u017f would match, since that is an s where case is ignored.
 _URL = re.compile(
-    r"(?ia)(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?(?=[/?#]|\Z)"
+    r"""
+    (?P<scheme> https? ) ://
+    (?P<host> [a-z0-9._-]+ | \[[0-9a-f:.]+\] )
+    (?: : (?P<port> \d{1,5} ) )?
+    (?= [/?\#] | \Z )
+    """,
+    flags=re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
-_LOOPBACK = re.compile(r"localhost|127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}|\[::1\]")
+_BYTE = r"(?: 25[0-5] | 2[0-4]\d | 1?\d?\d )"
+_LOOPBACK = re.compile(rf"localhost | 127 (?: \. {_BYTE} ){{3}} | \[::1\]", flags=re.ASCII | re.VERBOSE)
 _LONGEST_SHOWN = 200  # characters of an origin in a message
 
 
@@ -47,12 +54,12 @@ class Environment(Frozen):
     def __init__(self, name: str, token_url: str, origins: Iterable[str]) -> None:
         if not isinstance(name, str):
             raise TypeError("the name of an environment must be a string")
-        _check_characters(token_url)
+        _check_token_url(token_url)
         bare_origins = frozenset(_bare_origin(origin) for origin in origins)
         if not bare_origins:
             raise ValueError("an environment needs at least one origin")
         self._fill(_name=name, _token_url=token_url, _origins=bare_origins, _base_url=_origin(token_url))
-        # `requests` writes most URLs in this form, and to compare the beginning of a text is fast.
+        # `requests` writes most URLs in normal form and with a slash, and to compare the beginning of a text is fast.
         self._fill(_prefixes=tuple(f"{origin}/" for origin in bare_origins))
 
     @classmethod
@@ -161,11 +168,12 @@ def displayed_origin(url: str | None) -> str:
     The user info is left out, as it may be a secret. Characters that could break out of a line of a log are escaped.
     """
     scheme, _, rest = (url or "").partition(":")
-    after_slashes = rest.removeprefix("//") if rest.startswith("//") else ""
-    authority = re.split(r"[/?#\\]", after_slashes, maxsplit=1)[0]
-    user_info, at, host = authority.rpartition("@")
-    del user_info
-    shown = f"{scheme}://{'***@' if at else ''}{host}"
+    authority = ""
+    if rest.startswith("//"):
+        authority = re.split(r"[/?#\\]", rest[2:], maxsplit=1)[0]
+    _, at, host = authority.rpartition("@")
+    user_info = "***@" if at else ""
+    shown = f"{scheme}://{user_info}{host}"
     return shown.encode("unicode_escape").decode("ascii")[:_LONGEST_SHOWN]
 
 
@@ -200,8 +208,8 @@ def _match(url: str) -> re.Match[str]:
     return match
 
 
-def _check_characters(token_url: str) -> None:
-    """Raise an error unless *token_url* goes over the wire as it is written, so that nothing has to be quoted."""
+def _check_token_url(token_url: str) -> None:
+    """Raise an error unless *token_url* is a URL of visible ASCII characters, which `requests` does not reinterpret."""
     _match(token_url)
     if not re.fullmatch(r"[!-~]*", token_url):
         raise ValueError("a token URL has no spaces, control characters or characters beyond ASCII")

@@ -2,7 +2,9 @@
 
 The classes are split by what their reader does: correct the API key, try again later, or find out who answered.
 An exception keeps the frames that it came through alive, with their local variables, and error reporters send those
-off. The frames of a token request hold the client secret. So the public entries clear them: see `FramesCleared`.
+off. The frames of a token request hold the client secret. So there are two rules. A public method runs its work within
+`FramesCleared`, which empties the frames below it. And what a public method itself was given, and must not show, it
+puts into a `Hidden` before anything can fail, since its own frame can't be emptied while it runs.
 """
 
 import copy
@@ -10,13 +12,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from requests import RequestException
 
-_CLEAR_CLOSES = sys.version_info < (3, 13)
-_SUSPENDABLE = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR of `inspect`, slow to import
-_OWN_PACKAGES = sys.stdlib_module_names | {"requests_mentionme", "requests", "urllib3"}
+# Flags of code objects, as in `inspect`, which is slow to import.
+_CO_GENERATOR = 0x20
+_CO_COROUTINE = 0x80
+_CO_ASYNC_GENERATOR = 0x200
+_CLEAR_CLOSES_GENERATORS = sys.version_info < (3, 13)
+_PACKAGES_SAFE_TO_CLOSE = sys.stdlib_module_names | {"requests_mentionme", "requests", "urllib3"}
 
 
 class MentionMeAuthError(RequestException):
@@ -65,7 +70,7 @@ def copy_of(error: Exception, **changes: Any) -> Exception:
     """Return a copy of *error* for another thread to raise, without traceback, cause or context.
 
     Args:
-        error: Any exception. It may have been made by a class whose constructor wants other arguments than it keeps.
+        error: Any exception, also one whose constructor does not take the arguments that it keeps in `args`.
         changes: Attributes that differ in the copy.
 
     Returns:
@@ -76,8 +81,8 @@ def copy_of(error: Exception, **changes: Any) -> Exception:
     if twin is None:
         twin = _made_anew(error)
     if twin is None:
-        twin = error
-    twin.args = error.args
+        return error
+    twin.args = error.args  # a constructor may have changed them
     vars(twin).update(vars(error), **changes)
     return twin
 
@@ -106,7 +111,7 @@ def in_one_line(error: BaseException) -> str:
 def raise_again(error: BaseException) -> NoReturn:
     """Raise *error*, and keep the context that it has.
 
-    A plain `raise` would put what the caller is handling at the moment in the place of that context.
+    A plain `raise` would put the exception that the caller of this library is just handling in the place of it.
     """
     context = error.__context__
     try:
@@ -116,7 +121,10 @@ def raise_again(error: BaseException) -> NoReturn:
 
 
 def chain_of(error: BaseException | None) -> list[BaseException]:
-    """Return *error*, its causes and contexts, and the members of groups among them; each once, though rings exist."""
+    """Return *error*, its causes and contexts, and the members of groups among them.
+
+    Each is there once, even if they form a cycle. They are compared by identity, since some can't be hashed.
+    """
     found: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -125,16 +133,27 @@ def chain_of(error: BaseException | None) -> list[BaseException]:
             continue
         found.append(link)
         waiting += [link.__cause__, link.__context__]
-        waiting += getattr(link, "exceptions", ())  # of an ExceptionGroup, which came with Python 3.11
+        waiting += _members_of(link)
     return found
 
 
-class FramesCleared:
-    """A context manager for a public entry: what is raised through it keeps no local variables of the frames below.
+def _members_of(group: BaseException) -> list[BaseException]:
+    """Return the members of an `ExceptionGroup`, which came with Python 3.11; none for any other exception."""
+    members = getattr(group, "exceptions", ())
+    if not isinstance(members, tuple):  # an attribute of this name that is something else
+        return []
+    return [member for member in cast("tuple[object, ...]", members) if isinstance(member, BaseException)]
 
-    Whatever is raised, a `KeyboardInterrupt` too, its causes and contexts included, has all frames below the entry
-    cleared. Files and line numbers stay readable. What the caller was handling when it called is the caller's: those
-    frames are left alone. So is the frame of the entry itself, as it still runs. It must hold nothing secret.
+
+class FramesCleared:
+    """A context manager for a public method: what is raised through it keeps no local variables of the frames below.
+
+    It does so for whatever is raised, a `KeyboardInterrupt` too, and for its causes and contexts. Files and line
+    numbers stay readable. Three kinds of frames are left alone:
+
+    - the frame of the public method, since it still runs;
+    - the frames of an exception that the caller was handling when it called, since they are the caller's;
+    - before Python 3.13, the frame of a foreign generator or coroutine: see `_may_be_cleared`.
     """
 
     __slots__ = ("_frames_of_caller",)
@@ -159,15 +178,14 @@ def _frames_of(error: BaseException | None) -> Iterator[FrameType]:
 def _may_be_cleared(frame: FrameType) -> bool:
     """Return whether clearing *frame* does no harm.
 
-    Before Python 3.13, to clear the frame of a suspended generator or coroutine closes it, and whoever stored its
-    exception may still need it. Those of this package and of what it is built on are known not to be needed.
+    Before Python 3.13, to clear the frame of a suspended generator or coroutine closes it. The code that stored its
+    exception may still resume it. Those of this package and of what it is built on are known not to be resumed.
     """
-    is_suspendable = frame.f_code.co_flags & _SUSPENDABLE
-    return not is_suspendable or not _CLEAR_CLOSES or _top_package(frame) in _OWN_PACKAGES
-
-
-def _top_package(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    can_be_suspended = frame.f_code.co_flags & (_CO_GENERATOR | _CO_COROUTINE | _CO_ASYNC_GENERATOR)
+    if not (_CLEAR_CLOSES_GENERATORS and can_be_suspended):
+        return True
+    top_package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return top_package in _PACKAGES_SAFE_TO_CLOSE
 
 
 def _clear(frame: FrameType) -> None:

@@ -16,12 +16,13 @@ class ForeignOrigins:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._named: set[str] = set()
-        self._lock = threading.Lock()  # guards the set
+        # Guards the set. It is reentrant, since a signal handler may send a request while its own thread holds it.
+        self._lock = threading.RLock()
         tell_after_fork(self)
 
     def start_anew_after_fork(self) -> None:
         """Make a new lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def warn_once(self, url: str | None) -> None:
         """Log a warning, unless the origin of *url* was named before."""

@@ -22,7 +22,7 @@ _objects = weakref.WeakSet[Forkable]()
 
 
 def tell_after_fork(forkable: Forkable) -> None:
-    """Have `start_anew_after_fork` of *forkable* called in each forked child, as long as the object is in use."""
+    """Have `start_anew_after_fork` of *forkable* called in each forked child. The object is held weakly."""
     _objects.add(forkable)
 
 

@@ -1,4 +1,4 @@
-"""A base for values that never change after they were made. Pure."""
+"""A base for values that never change after they were made. Pure: it does no I/O, and knows no clock and no lock."""
 
 from typing import NoReturn
 

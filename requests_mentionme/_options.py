@@ -22,18 +22,20 @@ def environment_from_variable() -> Environment:
 
 def timeout_pair(timeout: object) -> tuple[float, float]:
     """Return the timeouts for the connection and for each read."""
-    if not isinstance(timeout, tuple | list):
+    if isinstance(timeout, int | float | None):
         both = seconds("timeout", timeout, least=_SHORTEST_TIMEOUT)
         return both, both
-    pair = cast("tuple[object, ...] | list[object]", timeout)
-    if isinstance(pair, list) or len(pair) != 2:
+    if not isinstance(timeout, tuple) or len(cast("tuple[object, ...]", timeout)) != 2:
         raise TypeError("timeout must be a number of seconds, or a pair of them as a tuple: (connect, read)")
-    connect, read = pair
+    connect, read = cast("tuple[object, object]", timeout)
     return seconds("timeout", connect, least=_SHORTEST_TIMEOUT), seconds("timeout", read, least=_SHORTEST_TIMEOUT)
 
 
 def seconds(name: str, value: object, *, least: float) -> float:
-    """Return a number of seconds, checked. None is refused, as it would mean to wait for ever."""
+    """Return a number of seconds, checked.
+
+    None is a ValueError, since it is no mistake of type: to `requests` it means to wait for ever.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise TypeError(f"{name} must be a number of seconds")
     if value is None or not least <= value <= _MOST_SECONDS:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Renewal:
-    """A renewal that the thread which makes it may come to lead.
+    """A renewal. Each thread that needs one makes one, and leads it only if no other is under way.
 
     Attributes:
         held_by_leader: The leader holds this lock, by a `with` statement, from before anybody else can see the renewal
@@ -22,8 +22,9 @@ class Renewal:
         is_over: Whether it has ended, in whatever way. The leader says so just before it lets go of the lock.
         token: The token that it brought.
         is_from_store: Whether that token came from the store, and not straight from the token endpoint.
-        error: The failure that all share who needed the token, without a traceback. Without a token and without an
-            error, something else has ended the leader, and that concerns the leader alone.
+        error: The failure that all share who needed the token, without a traceback.
+        has_no_result: Whether it is over without a token and without an error: an interrupt or a bug has ended its
+            leader, and that concerns the leader alone.
     """
 
     def __init__(self) -> None:
@@ -40,19 +41,23 @@ class Renewal:
         """Whether the thread that asks is the leader, which must not wait for itself."""
         return self._leader == threading.get_ident()
 
+    @property
+    def has_no_result(self) -> bool:
+        """Whether it has brought neither a token nor an error."""
+        return self.token is None and self.error is None
+
     def wait(self, seconds: float) -> bool:
         """Wait until the leader lets go, for so many seconds at most, and return whether it did."""
         try:
             has_ended = self.held_by_leader.acquire(timeout=max(seconds, 0.0))
             if has_ended:
-                self.is_over = True  # in case an interrupt has kept the leader from saying so
                 self.held_by_leader.release()
         except BaseException:
-            # The interrupt may have come while this thread held the lock. To let go of it is the first call in here, so
-            # that a second interrupt finds nothing to split. `contextlib.suppress` would be a call before it.
+            # If the interrupt came while this thread held the lock, it lets go. If it came before or after, to let go
+            # is a RuntimeError. `contextlib.suppress` would be one more call that a second interrupt could break.
             try:  # noqa: SIM105
                 self.held_by_leader.release()
             except RuntimeError:
-                pass  # the interrupt came before or after
+                pass
             raise
         return has_ended

@@ -28,7 +28,8 @@ _PIECE = 4096  # bytes, at most
 class RetryOn401:
     """The response hook of a request that carries a token.
 
-    It keeps nothing of a request, so any thread may send one at any time: the refused token is read from its header.
+    It keeps nothing of a request, so any thread may send a request at any time: the refused token is read from its
+    header.
     Pickled or deep-copied with a request or a response, it becomes inert, so that no credentials go along.
     """
 
@@ -54,11 +55,11 @@ class RetryOn401:
         if not _rewind(request):
             self._renew_for_the_next_try(refused)
             return _passed_on(response, "its body can't be sent again")
-        _drain(response)
+        _drain(response)  # before the token request, which may need the very connection
         outcome = self._source.replace(refused)
         if isinstance(outcome, Failure):
             raise_again(outcome.error)
-        if outcome.token.value == refused:
+        if outcome.token.value == refused:  # the source has warned of that
             return response
         origin = displayed_origin(request.url)
         _logger.info("Token refused by %s, retrying once", origin)
@@ -69,7 +70,7 @@ class RetryOn401:
         return retried
 
     def _renew_for_the_next_try(self, refused: str) -> None:
-        """Renew the token, so that the caller's own next try works. A failure is no reason to withhold the 401."""
+        """Renew the token, so that the caller's own next try works. If that fails, the caller still gets the 401."""
         outcome = self._source.replace(refused)
         if isinstance(outcome, Failure):
             _logger.warning("Renewal after a 401 failed: %s", in_one_line(outcome.error))
@@ -97,14 +98,14 @@ def _passed_on(response: Response, reason: str) -> Response:
 
 
 def _token_of(request: PreparedRequest) -> str:
-    """Return the token that *request* carried; any other text where it carried none."""
+    """Return the token that *request* carried. Otherwise the header as it is, or "": neither is the token in hand."""
     header = request.headers.get("Authorization", "")
     text = header if isinstance(header, str) else header.decode("latin-1")
     return text.removeprefix("Bearer ")
 
 
 def _rewind(request: PreparedRequest) -> bool:
-    """Make the body ready to be sent again, or return False: another kind of body would go out empty, or hang."""
+    """Make the body ready to be sent again, or return False for one that would go out empty or hang."""
     if isinstance(request.body, str | bytes | None):
         return True
     try:
@@ -138,11 +139,12 @@ def _arriving(response: Response) -> Iterator[bytes]:
     `iter_content` waits until a piece is filled, unless that is a single byte, which is slow.
     """
     raw = response.raw
-    if isinstance(raw, HTTPResponse) and hasattr(raw, "read1"):  # not with urllib3 1, or where a test made the response
-        while piece := raw.read1(_PIECE, decode_content=True):
-            yield piece
-    else:
+    has_read1 = isinstance(raw, HTTPResponse) and hasattr(raw, "read1")  # urllib3 1 does not have it, nor do mocks
+    if not has_read1 or raw.closed:  # closed: an adapter has read the body, and `requests` keeps it
         yield from response.iter_content(1)
+        return
+    while piece := raw.read1(_PIECE, decode_content=True):
+        yield piece
 
 
 def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:
@@ -167,8 +169,8 @@ def _resend(response: Response, authorization: str, **kwargs: Any) -> Response:
 def _take_cookies(request: PreparedRequest, response: Response) -> None:
     """Let the cookies that *response* set go out with *request*, unless the caller wrote a `Cookie` header.
 
-    The header is the session's own where the cookie jar makes the very same one. `requests` keeps a header that is
-    there, so it has to be taken off first.
+    If the cookie jar makes the very header that was sent, then `requests` made it from the jar, and not the caller.
+    `requests` keeps a header that is there, so it has to be taken off first.
     """
     jar = request._cookies  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     sent = request.headers.get("Cookie")

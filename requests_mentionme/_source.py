@@ -1,22 +1,25 @@
-"""The token in hand, and the policy: what a request that needs a token does. The room with the state and the clock.
+"""The token in hand, and the policy: what a request that needs a token does. This module has the state and the clock.
 
 | the token in hand is | a request that needs a token |
 | --- | --- |
 | fresh | uses it, without a lock |
-| stale, and nobody renews it, and no early try has failed in the last 30 s | renews it early, in one try |
-| stale otherwise | uses it |
-| expired, refused by a 401, or absent, and a renewal is under way | waits for that renewal |
-| the same, none is under way, and the time that the endpoint named is not over | raises the endpoint's error again |
-| the same, and nothing stands in the way | leads a renewal, in up to three tries |
+| stale, a renewal is under way | uses it |
+| stale, an early renewal failed in the last 30 s, or the time that the endpoint named is not over | uses it |
+| stale, and another token than the one that a 401 has refused | uses it, so that its retry does not wait |
+| stale otherwise | renews it early, in one try |
+| expired, absent, or refused by a 401; a renewal is under way | waits for that renewal |
+| expired, absent, or refused by a 401; the time that the endpoint named is not over | raises that error again |
+| expired, absent, or refused by a 401 otherwise | leads a renewal, in up to three tries |
 
 | a renewal ends in | its leader | those who wait for it |
 | --- | --- | --- |
-| a token | keeps it and uses it | use it, without judging it again |
-| a failure, and it was early | logs a warning, and looks at the first table again | do the same |
+| a token | keeps it and uses it | use it, even if it is nearly dead |
+| a failure, and it was early | logs a warning; looks at the first table again | look at the first table again |
 | a failure otherwise | raises it | raise a copy each |
-| an interrupt, a bug in a lent adapter, and the like | raises it | look again; one leads the next renewal, in one try |
+| no result: an interrupt, a bug in a lent adapter | raises that | look at the first table again, to lead in one try |
 
-All times are in seconds. Tokens end by the wall clock. Waits and pauses end by the monotonic clock.
+A 401 that a new token would not heal must not cause a renewal each time. So the token is *held off*: for 30 s, a 401
+for it is passed on. All times are in seconds. Tokens end by the wall clock, waits and pauses by the monotonic clock.
 """
 
 import logging
@@ -32,7 +35,8 @@ from requests_mentionme._token import Token
 
 _logger = logging.getLogger("requests_mentionme")
 _TRIES = 3
-_PAUSE = 30.0  # after a failed early try, and for 401s that a new token would not heal
+_EARLY_PAUSE = 30.0  # after an early renewal that failed
+_HOLD_OFF = 30.0
 _LONGEST_NAMED_PAUSE = 60.0
 
 
@@ -52,8 +56,8 @@ class Failure(NamedTuple):
 class _Countdown:
     """A length of time that has begun.
 
-    It counts only while what has passed lies between 0 and its own length. So a clock that jumps can't make it last:
-    a test suite that freezes the time moves the monotonic clock as well.
+    It is over once its length has passed, and also if the clock jumps back to before its beginning. A test suite that
+    freezes the time moves the monotonic clock by years, and back again. That must not make a countdown last for years.
     """
 
     def __init__(self, length: float) -> None:
@@ -70,7 +74,7 @@ class _Countdown:
         return self.left() > 0
 
 
-_OVER = _Countdown(0.0)
+_NO_PAUSE = _Countdown(0.0)
 
 
 class _NamedPause:
@@ -92,15 +96,15 @@ class _NamedPause:
         return copy_of(self._error, retry_after=self._named - passed)
 
 
-class _HoldOff:
-    """Something that holds for one token, for a while."""
+class _RecentToken:
+    """A token of which something is remembered for 30 seconds. None: there is no such token."""
 
     def __init__(self, token: Token | None) -> None:
         self._token = token
-        self._countdown = _Countdown(_PAUSE)
+        self._countdown = _Countdown(_HOLD_OFF)
 
-    def holds_for(self, value: str) -> bool:
-        """Return whether it holds for the token with this value."""
+    def is_it(self, value: str) -> bool:
+        """Return whether it is the token with this value, and is still remembered."""
         return self._token is not None and self._token.value == value and self._countdown.is_running()
 
 
@@ -117,11 +121,12 @@ class TokenSource:
         self._supply = supply
         self._patience = patience
         self._token: Token | None = None
-        self._dropped: Token | None = None  # the one that `invalidate` has dropped, until there is another
+        # The token that `invalidate` has dropped, until there is another one: the store must not bring it back.
+        self._dropped: Token | None = None
         self._renewal: Renewal | None = None  # the newest one; it may be over
         self._end_pauses()
-        # Guards the attributes above and those that `_end_pauses` sets. It is reentrant, since a signal handler or a
-        # finalizer may ask for a token while its own thread is in here.
+        # Held while more than one attribute is read or set. It is reentrant, since a signal handler or a finalizer may
+        # ask for a token while its own thread holds it.
         self._lock = threading.RLock()
         tell_after_fork(self)
 
@@ -129,13 +134,13 @@ class TokenSource:
         """Drop the lock and the renewal, whose threads are not in this process."""
         self._lock = threading.RLock()
         self._renewal = None
-        self._token = self._supply.start_anew_after_fork(self._token)
+        self._token = self._supply.with_moment_of_this_process(self._token)
 
     def _end_pauses(self) -> None:
-        self._early_pause = _OVER  # in which no early renewal is tried
-        self._named_pause: _NamedPause | None = None
-        self._hold_off = _HoldOff(None)  # for the token whose 401s cause no renewal
-        self._replacement = _HoldOff(None)  # for the token that has replaced a refused one lately
+        self._early_pause = _NO_PAUSE  # in which no early renewal is tried
+        self._named_pause: _NamedPause | None = None  # up to the time that the endpoint named
+        self._held_off = _RecentToken(None)  # the token that is held off
+        self._replacement = _RecentToken(None)  # the token that has lately replaced one that a client said was refused
 
     def fresh_token(self) -> Token | None:
         """Return the token in hand if it is fresh. This is what nearly every request does, so it takes no lock."""
@@ -155,7 +160,7 @@ class TokenSource:
     def replace(self, refused: str) -> Usable | Failure:
         """Return another token than *refused*.
 
-        It is the same where the endpoint returns that very token again. Then 401s for it cause no renewal for a while.
+        It is the same where the endpoint returns that very token again. Then it is held off.
         """
         outcome = self._settle(refused)
         if isinstance(outcome, Usable) and outcome.token.value == refused:
@@ -163,90 +168,102 @@ class TokenSource:
         return outcome
 
     def replace_for_client(self, refused: str) -> Token:
-        """Return another token than *refused* for a client that does not say whether a retry went well.
+        """Return another token than *refused* for a client that does not say whether its retry went well.
 
-        So a token that replaced a refused one, and is refused itself soon after, is held off: it is returned again.
+        A token that has replaced a refused one, and is refused itself soon after, is held off. As long as it is, and
+        has not expired, it is returned again.
         """
-        if self._replacement.holds_for(refused):
+        if self._replacement.is_it(refused):
             self.hold_off(refused, "A token straight from the token endpoint was refused as well.")
         token = self._token
-        if token is not None and self.is_held_off(refused):
+        if token is not None and self.is_held_off(refused) and token.state(time.time()) != "expired":
             return token
         outcome = self.replace(refused)
         if isinstance(outcome, Usable) and outcome.is_new:
-            self._replacement = _HoldOff(outcome.token)
+            self._replacement = _RecentToken(outcome.token)
         return _token_or_error(outcome)
 
     def hold_off(self, refused: str, what_happened: str) -> None:
-        """Let 401s for *refused*, if it is in hand, cause no renewal for a while: a new token would not heal them."""
+        """Hold *refused* off, if it is in hand, and warn of that once. The warning begins with *what_happened*."""
         with self._lock:
             token = self._token
-            if token is None or token.value != refused or self._hold_off.holds_for(refused):
+            if token is None or token.value != refused or self._held_off.is_it(refused):
                 return
-            self._hold_off = _HoldOff(token)
+            self._held_off = _RecentToken(token)
         _logger.warning(
             "%s Check the scopes and the environment of the API key. 401 answers are passed on for %.0f s.",
             what_happened,
-            _PAUSE,
+            _HOLD_OFF,
         )
 
     def is_held_off(self, refused: str) -> bool:
-        """Return whether *refused* is the token in hand, and its 401s cause no renewal at the moment."""
+        """Return whether *refused* is the token in hand, and is held off."""
         token = self._token
-        return token is not None and token.value == refused and self._hold_off.holds_for(refused)
+        return token is not None and token.value == refused and self._held_off.is_it(refused)
 
     def invalidate(self, value: str | None) -> None:
-        """Drop the token in hand, or only if it is *value*, and end every pause. A renewal under way goes on."""
+        """End every pause, and drop the token in hand; if a *value* is given, only if it is that token.
+
+        A renewal that is under way goes on.
+        """
         with self._lock:
             self._end_pauses()
             token = self._token
-            if token is None or value not in (None, token.value):
+            if token is None or (value is not None and value != token.value):
                 return
             self._dropped = token
             self._token = None
         self._supply.forget(token.value)
 
     def _settle(self, refused: str | None) -> Usable | Failure:
-        """Do what the tables at the top say, for a request whose token was *refused*, or that has none (None)."""
+        """Do what the tables at the top say for a request. *refused* is None if no token of it was refused."""
         tries = _TRIES
         waited = 0.0
         while True:
             step = self._use_or_lead(refused, tries)
-            if step is None:
+            if step is None:  # an early renewal of this thread has failed
                 continue
             if not isinstance(step, Renewal):
                 return step
             began_at = time.monotonic()
+            has_waited_before = waited > 0
             if not step.wait(self._patience - waited):
-                if waited == 0:
-                    self._give_up(step)  # else it may have begun only while another one was waited for
+                if not has_waited_before:  # otherwise this renewal may have begun just now
+                    self._give_up(step)
                 return Failure(self._out_of_patience())
             waited += time.monotonic() - began_at
-            if step.token is not None and not (step.is_from_store and step.token.value == refused):
+            is_the_refused_one = step.is_from_store and step.token is not None and step.token.value == refused
+            if step.token is not None and not is_the_refused_one:
                 return Usable(step.token, is_new=not step.is_from_store)
             if step.error is not None and not step.is_early:
                 return Failure(copy_of(step.error))
-            if step.token is None and step.error is None:
+            if step.has_no_result:
                 tries = 1
 
     def _use_or_lead(self, refused: str | None, tries: int) -> Usable | Failure | Renewal | None:
-        """Take the next step, unless that is to wait: then return the renewal to wait for.
+        """Use the token in hand or lead a renewal; or return the renewal that this thread has to wait for.
 
-        None means that an early renewal has failed, so that the first table is to be looked at again.
+        None means that it has led an early renewal which failed, so that the first table is to be looked at again.
         """
         mine = Renewal()
-        with mine.held_by_leader:
+        with mine.held_by_leader:  # from before others can see it: see the attribute
             try:
                 step = self._next_step(refused, mine)
-                return self._lead(mine, refused, tries) if step is mine else step
+                if step is mine:
+                    return self._lead(mine, refused, tries)
+                return step
             finally:
                 mine.is_over = True
 
     def _next_step(self, refused: str | None, mine: Renewal) -> Usable | Failure | Renewal:
         """Read the first table. *mine* is returned where it is to be led; from then on, others wait for it."""
         with self._lock:
-            under_way = None if self._renewal is None or self._renewal.is_over else self._renewal
-            named_pause = self._named_pause if self._named_pause and self._named_pause.is_running() else None
+            under_way = self._renewal
+            if under_way is not None and under_way.is_over:
+                under_way = None
+            named_pause = self._named_pause
+            if named_pause is not None and not named_pause.is_running():
+                named_pause = None
             if under_way is not None and under_way.is_led_by_this_thread:
                 raise RuntimeError(
                     "A token was asked for from within the token request itself. Does the provider of credentials, the "
@@ -261,29 +278,29 @@ class TokenSource:
                     is_paused = named_pause is not None or self._early_pause.is_running()
                     if refused is not None or under_way is not None or is_paused:
                         return Usable(token)
-                    return self._begin(mine, is_early=True)
+                    mine.is_early = True
+                    self._renewal = mine
+                    return mine
             if under_way is not None:
                 return under_way
             if named_pause is not None:
                 return Failure(named_pause.error())
-            return self._begin(mine, is_early=False)
-
-    def _begin(self, mine: Renewal, *, is_early: bool) -> Renewal:
-        mine.is_early = is_early
-        self._renewal = mine
-        return mine
+            self._renewal = mine
+            return mine
 
     def _lead(self, mine: Renewal, refused: str | None, tries: int) -> Usable | Failure | None:
         """Lead a renewal to its end. Return what the leader gets of it; None after an early one that failed."""
-        token_in_hand = self._token or self._dropped
+        in_hand_or_dropped = self._token or self._dropped
+        if mine.is_early:
+            tries = 1
         try:
-            supplied = self._supply.obtain(tries=1 if mine.is_early else tries, in_hand=token_in_hand, refused=refused)
+            supplied = self._supply.obtain(tries=tries, in_hand=in_hand_or_dropped, refused=refused)
         except SupplyFailed as failure:
             self._note_failure(mine, failure.reason)
             return None if mine.is_early else Failure(failure.reason)
         except BaseException:
-            if mine.is_early:
-                self._early_pause = _Countdown(_PAUSE)
+            if mine.is_early:  # or the next request would run into the same bug
+                self._early_pause = _Countdown(_EARLY_PAUSE)
             raise
         self._keep(mine, supplied.token, is_from_store=supplied.is_from_store)
         return Usable(supplied.token, is_new=not supplied.is_from_store)
@@ -291,15 +308,15 @@ class TokenSource:
     def _keep(self, mine: Renewal, token: Token, *, is_from_store: bool) -> None:
         """Take *token* in hand, and then show it to those who wait for *mine*."""
         with self._lock:
-            # One that all have given up may end after others have got a newer token.
-            is_current = self._renewal is mine
-            if is_current or self._token is None or self._token.obtained_at < token.obtained_at:
+            # One that was given up may end after others have got a newer token.
+            was_given_up = self._renewal is not mine
+            if not was_given_up or self._token is None or self._token.obtained_at < token.obtained_at:
                 self._token = token
                 self._dropped = None
-                self._early_pause = _OVER
+                self._early_pause = _NO_PAUSE
                 self._named_pause = None
         mine.is_from_store = is_from_store
-        mine.token = token
+        mine.token = token  # now it has a result
 
     def _note_failure(self, mine: Renewal, error: Exception) -> None:
         """Show a copy of *error* to those who wait for *mine*, and note how long not to try again."""
@@ -307,10 +324,10 @@ class TokenSource:
         if isinstance(error, TokenEndpointError) and error.retry_after:
             self._named_pause = _NamedPause(error, error.retry_after)
         if mine.is_early:
-            self._early_pause = _Countdown(_PAUSE)
+            self._early_pause = _Countdown(_EARLY_PAUSE)
             _logger.warning(
                 "Renewal failed. The token in hand still lives, and the next try is in %.0f s at the earliest. %s",
-                _PAUSE,
+                _EARLY_PAUSE,
                 in_one_line(error),
             )
 

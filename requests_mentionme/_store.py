@@ -20,7 +20,7 @@ from requests_mentionme._wire import HEADER_SAFE, json_object, number
 _logger = logging.getLogger("requests_mentionme")
 _CLOCK_SKEW = 60.0  # seconds that the clocks of two machines may differ
 _METHODS = ("__getitem__", "__setitem__", "__delitem__")
-_SHORTEST_TOKEN = 20  # characters; a word of an error that is as long could be a token
+_SHORTEST_TOKEN = 20  # characters
 
 
 class TokenStore(Protocol):
@@ -42,14 +42,17 @@ class TokenStore(Protocol):
         ...
 
 
-def check_store(store: object) -> None:
-    """Raise a TypeError unless *store* may be a store."""
+def checked_store(store: TokenStore | None) -> TokenStore | None:
+    """Return *store*; raise a TypeError if it can't be one."""
     kind = type(store)
-    if issubclass(kind, MutableSequence) or not all(hasattr(kind, method) for method in _METHODS):
-        raise TypeError(
-            "store must be a dict, or an object with store[key], store[key] = text and del store[key], "
-            f"and not a {kind.__name__}"
-        )
+    if store is not None:
+        has_methods = all(hasattr(kind, method) for method in _METHODS)
+        if issubclass(kind, MutableSequence) or not has_methods:  # a list has the methods, but no keys
+            raise TypeError(
+                "store must be a dict, or an object with store[key], store[key] = text and del store[key], "
+                f"and not a {kind.__name__}"
+            )
+    return store
 
 
 class StoredTokens:
@@ -59,7 +62,7 @@ class StoredTokens:
         self._store = store
         self._token_url = token_url
         self._refresh_margin = refresh_margin
-        self._newest_key: str | None = None  # of the token that was taken from here or put here last
+        self._newest_key: str | None = None  # the key under which a token was last taken from here or put here
         self.draw_seed()
 
     def draw_seed(self) -> None:
@@ -69,10 +72,19 @@ class StoredTokens:
     def with_own_moment(self, token: Token) -> Token:
         """Return *token* with the moment at which this object renews it, the same however often it is asked."""
         digest = hashlib.sha256(self._seed + token.value.encode()).digest()
-        return token.with_stale_state_delayed(int.from_bytes(digest[:8], "big") / 2**64)
+        fraction = int.from_bytes(digest[:8], "big") / 2**64  # from 0 to 1
+        return token.with_stale_state_delayed(fraction)
 
     def read(self, credentials: ClientCredentials, *, but_not: Token | None) -> Token | None:
-        """Return the stored token if it is fresh by this machine's clock, and is another one than *but_not*."""
+        """Return the stored token if it is fresh by this machine's clock.
+
+        A stale one is of no use: it is looked for because a token is due for renewal.
+
+        Args:
+            credentials: Whose token it must be.
+            but_not: The token that is in hand, or was dropped by `invalidate`. To take it again would put off its
+                renewal, or undo what the caller asked for.
+        """
         key = self._key(credentials)
         try:
             fields = self._fields_at(key)
@@ -99,7 +111,7 @@ class StoredTokens:
         self._newest_key = self._key(credentials)
         try:
             self._store[self._newest_key] = json.dumps(content)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - as for reading
             _logger.warning("The token store can't be written: %s", _reason(error))
 
     def remove(self, value: str, credentials: ClientCredentials) -> None:
@@ -117,7 +129,7 @@ class StoredTokens:
                 del self._store[key]
         except KeyError:
             pass  # it is gone already
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - as for reading
             _logger.warning("The token store can't be cleared: %s", _reason(error))
 
     def _fields_at(self, key: str) -> dict[str, Any]:
@@ -136,17 +148,19 @@ class StoredTokens:
             return None
         if lifetime is None or not 0 < lifetime <= LONGEST_LIFETIME:
             return None
-        # A writer whose clock is a little ahead says that the token is from the future, where no token may be used.
+        # If the writer's clock is a little ahead, its token seems to come from the future, and would count as expired.
+        # So it counts as obtained now.
         token = make_token(value, min(obtained_at, now), lifetime, self._refresh_margin)
         return self.with_own_moment(token)
 
     def _key(self, credentials: ClientCredentials) -> str:
+        # With the secret, so that a token that was issued to a key's old secret is not found any more.
         identity = json.dumps([self._token_url, credentials.client_id, credentials.client_secret])
         return f"requests-mentionme:{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
 def _reason(error: Exception) -> str:
-    """Return the class of *error* and its words, unless a word is so long that it could be a token."""
+    """Return the class of *error* and, unless one of them is so long that it could be a token, its words."""
     name = type(error).__name__
     words = str(error)
     if not words or any(len(word) >= _SHORTEST_TOKEN for word in words.split()):

@@ -50,13 +50,14 @@ class TokenSupply:
 
         Args:
             tries: How many token requests may be made, if there are faults that may pass.
-            in_hand: The token that is in hand or was dropped last. It is not taken from the store again.
-            refused: The token that a 401 refused. If there is one, the store is not asked, and gives that token up.
+            in_hand: The token that is in hand, or was dropped by `invalidate`. It is not taken from the store again.
+            refused: The token that a 401 refused, if that is why. Then the store is not asked, since only a token
+                straight from the endpoint tells whether a new one helps; and it gives the refused one up.
 
         Raises:
             SupplyFailed: There is none, for a reason that concerns all who need one.
             Exception: Something that concerns only the thread that asks, such as a bug in a lent adapter, or what a
-                signal handler raised.
+                signal handler raised. Within the code of a store or a provider, that can't be told from their own.
         """
         credentials = self._ask_for_credentials()
         if self._stored is not None:
@@ -79,12 +80,12 @@ class TokenSupply:
         if self._stored is not None:
             self._stored.remove_newest(value)
 
-    def start_anew_after_fork(self, in_hand: Token | None) -> Token | None:
-        """Return the token in hand with a moment of renewal that is this process's own."""
-        if self._stored is None or in_hand is None:
+    def with_moment_of_this_process(self, in_hand: Token | None) -> Token | None:
+        """Return the token in hand, to be renewed at a moment that a forked child has drawn anew."""
+        if self._stored is None:
             return in_hand
         self._stored.draw_seed()
-        return self._stored.with_own_moment(in_hand)
+        return None if in_hand is None else self._stored.with_own_moment(in_hand)
 
     def _ask_for_credentials(self) -> ClientCredentials:
         try:
@@ -93,9 +94,14 @@ class TokenSupply:
             raise SupplyFailed(error) from error
 
     def _request_token(self, credentials: ClientCredentials, tries: int) -> Token:
+        """Ask the endpoint, and tell the faults that concern all from those that concern this thread alone.
+
+        `requests` raises a bare `OSError` for a CA bundle that is missing. For timeouts it has exceptions of its own.
+        So a bare `TimeoutError` is not of `requests`: a signal handler raised it, such as an alarm.
+        """
         try:
             return self._endpoint.request_token(credentials, tries)
         except TimeoutError:
-            raise  # `requests` has exceptions of its own for timeouts, so this one is the caller's: an alarm, say
-        except (RequestException, HTTPError, OSError) as error:  # `requests` raises a bare OSError for a lost CA bundle
+            raise
+        except (RequestException, HTTPError, OSError) as error:
             raise SupplyFailed(error) from error

@@ -1,4 +1,11 @@
-"""The access token: one value with its deadlines. Pure; it knows no clock, no network and no store.
+"""The access token: one value with its deadlines. Pure: it knows no clock, no network and no store.
+
+    obtained_at            margin_at          stale_at              expired_at           end
+         |------- fresh --------|----- fresh -----|------ stale ---------|-- last moment --|
+
+The margin is when the token is to be renewed: its last 300 seconds by default, at most 20 % of its life. The last
+moment is when it is as good as expired, since it must survive the way to the server. A token that is not shared is
+stale for the whole of its margin. Where processes share tokens in a store, each finds a token stale a little later.
 
 All times are in seconds. A token's life counts from just before the sending of the request that brought it, by the
 clock of this machine. From the server only lengths of time are taken, so a clock that is hours off does no harm.
@@ -25,10 +32,10 @@ class Token(Frozen):
     Attributes:
         value: The token itself.
         authorization: The value of the `Authorization` header (RFC 6750 §2.1).
-        obtained_at: When its life began, in seconds since the epoch. Likewise for the next three.
-        margin_at: When the margin begins, in which it is to be renewed.
-        stale_at: When its owner begins to renew it: at `margin_at`, or somewhat later.
-        expired_at: When it is of no more use: a moment before its end, since it must survive the way to the server.
+        obtained_at: When its life began, in seconds since the epoch.
+        margin_at: When its margin begins, in seconds since the epoch.
+        stale_at: When this process begins to renew it, in seconds since the epoch.
+        expired_at: When its last moment begins, in seconds since the epoch.
         lifetime: How many seconds it lives.
     """
 
@@ -65,8 +72,8 @@ class Token(Frozen):
         """Return this token, but stale only from a moment within the first half of its margin.
 
         Args:
-            fraction: Which moment: 0 is the start of the margin, 1 its middle, or the last moment where that is
-                earlier. So a token without a stale state stays as it is.
+            fraction: Which moment, from 0 to 1: 0 is the start of the margin. 1 is the middle of the margin or the
+                start of the last moment, whichever is earlier. So a token without a stale state stays as it is.
         """
         end = self.obtained_at + self.lifetime
         latest = min((self.margin_at + end) / 2, self.expired_at)
@@ -111,7 +118,7 @@ def make_token(value: str, obtained_at: float, lifetime: float, refresh_margin: 
     last_moment = min(_LONGEST_LAST_MOMENT, _LAST_MOMENT_SHARE * lifetime)
     margin = min(refresh_margin, _MARGIN_SHARE * lifetime)
     end = obtained_at + lifetime
-    margin_at = end - max(margin, last_moment)  # a margin within the last moment leaves no stale state
+    margin_at = end - max(margin, last_moment)  # a margin within the last moment: from fresh straight to expired
     return Token(
         value,
         obtained_at=obtained_at,
@@ -123,20 +130,27 @@ def make_token(value: str, obtained_at: float, lifetime: float, refresh_margin: 
 
 
 def _lifetime(expires_in: object, claims: Mapping[str, Any], date: float | None, sent_at: float) -> float | None:
-    """Return the seconds to live: the smallest positive measure. None where there are measures, but none positive.
+    """Return how many seconds the token lives: the smallest positive measure. None if it has already expired.
 
-    The local clock measures only where nothing else does. That the claim `exp` lies in the past is no error beside a
-    positive `expires_in`: the clocks of servers differ as well, and a 401 puts it right.
+    | there is | the measure |
+    | --- | --- |
+    | `expires_in` | itself |
+    | `exp` and `iat` | `exp` - `iat` |
+    | `exp` and the `Date` of the answer | `exp` - `Date` |
+    | `exp`, no `Date`, and no positive measure above | `exp` - the local clock |
+
+    Measures of which none is positive mean that it has expired. Without any, it is taken to live for five minutes. An
+    `exp` in the past is no error beside a positive `expires_in`: the clocks of servers differ, and a 401 puts it right.
     """
     exp = number(claims.get("exp"))
+    iat = number(claims.get("iat"))
     measures = [number(expires_in)]
     if exp is not None:
-        measures += [exp - start for start in (number(claims.get("iat")), date) if start is not None]
+        measures += [None if iat is None else exp - iat, None if date is None else exp - date]
+    if exp is not None and date is None and not any(measure is not None and measure > 0 for measure in measures):
+        measures.append(exp - sent_at)
     given = [measure for measure in measures if measure is not None]
     positive = [measure for measure in given if measure > 0]
-    if not positive and exp is not None and date is None:
-        given.append(exp - sent_at)
-        positive = [measure for measure in given if measure > 0]
     if positive:
         return min(*positive, LONGEST_LIFETIME)
     return None if given else _UNKNOWN_LIFETIME

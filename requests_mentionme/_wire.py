@@ -1,4 +1,4 @@
-"""What a server sends, read without trust. Pure; odd input is None or empty, never an error."""
+"""What a server sends, read without trust. Pure: odd input gives None or an empty value, and never an error."""
 
 import json
 import math
@@ -9,8 +9,10 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Any, NamedTuple, cast
 
 _REPLACEMENT = "[secret]"
-_BACKSLASH = r"(?: \\ | %(?:25)*5c )"  # as it is, or as in a URL; one more 25 for each time it is put into a URL
+_BACKSLASH = r"(?: \\ | %(?:25)*5c )"  # as it is; as %5c, in a URL; as %255c, in a URL within a URL; and so on
 _BACKSLASHES = re.compile(rf"{_BACKSLASH}+", flags=re.IGNORECASE | re.VERBOSE)
+# How characters are spelled: `\u00e9`, `%C3%A9`, or as they are. A run of escapes is one spelling, since one character
+# may take several. Backslashes before it belong to it, as in `\"`.
 _SPELLING = re.compile(
     rf"""
     (?P<unicode> (?: {_BACKSLASH}+ u[0-9a-f]{{4}} )+ )
@@ -20,8 +22,11 @@ _SPELLING = re.compile(
     """,
     flags=re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-_PLAIN_FORM = str.maketrans("\n\r\t\b\f+", "nrtbf ", "\\")
-HEADER_SAFE = re.compile(r"[\x21-\x7e]+")  # other text could make `http.client` raise an error that prints it
+# A control character is the letter that stands for it behind a backslash, a plus is a space of a form in a URL, and a
+# backslash is nothing.
+_PLAIN_FORM = str.maketrans({"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "+": " ", "\\": None})
+# What a token may consist of: other characters in a header make `http.client` raise an error that shows them.
+HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
@@ -63,12 +68,18 @@ def http_date(value: str | None) -> float | None:
 
 def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds, up to a day, after which a server asks to be tried again; None where it does not."""
-    wait = number(headers.get("Retry-After"))
-    if wait is None and (at := http_date(headers.get("Retry-After"))) is not None:
-        wait = at - (http_date(headers.get("Date")) or now)
-    # Mention Me's own header stands on every answer: it asks for a wait where no requests are left.
-    if wait is None and (number(headers.get("X-RateLimit-Remaining")) or 0) <= 0:
-        wait = number(headers.get("X-RateLimit-Reset"))
+    retry_after = headers.get("Retry-After")
+    wait = number(retry_after)
+    if wait is None:
+        date = http_date(retry_after)
+        if date is not None:
+            wait = date - (http_date(headers.get("Date")) or now)  # by the server's own clock, if it says what that is
+    if wait is None:
+        # Mention Me's own headers stand on every answer. They ask for a wait only where no requests are left. The time
+        # of the reset is a length, and no date.
+        left = number(headers.get("X-RateLimit-Remaining"))
+        if left is None or left <= 0:
+            wait = number(headers.get("X-RateLimit-Reset"))
     return None if wait is None else min(max(wait, 0.0), 86_400.0)
 
 
@@ -77,7 +88,7 @@ def server_words(fields: Mapping[str, Any] | None, secret: str) -> str:
 
     Returns:
         At most 200 characters, without *secret*, as a `repr`, so that what a server wrote can't break out of a line of
-        a log. An empty text where it says nothing, or where it sent a token: its words beside that may quote the token.
+        a log. An empty text where it says nothing. An answer with a token is not quoted, as it may repeat the token.
     """
     if fields is None or fields.get("access_token"):
         return ""
@@ -91,7 +102,8 @@ def scrub(text: str, secret: str) -> str:
 
     It may be escaped as in JSON, also as JSON within JSON, or as in a URL. Both texts are brought into a plain form in
     which all these spellings look alike, and then one is searched for in the other. That takes time linear in the
-    text. A pattern that lists the spellings of each character would not: it tries each way to share out backslashes.
+    text. A pattern that lists the spellings of each character would take exponential time in a run of backslashes: it
+    tries each way to divide them among the characters.
     """
     plain_secret = "".join(character.plain for character in _characters(secret))
     if not plain_secret:
@@ -105,9 +117,9 @@ def scrub(text: str, secret: str) -> str:
         after = found + len(plain_secret)
         pieces += [text[end_of_last : characters[found].start], _REPLACEMENT]
         end_of_last = characters[after - 1].end
-        rest_of_secret = _BACKSLASHES.match(text, end_of_last)
-        if rest_of_secret is not None and secret.endswith("\\"):
-            end_of_last = rest_of_secret.end()
+        trailing_backslashes = _BACKSLASHES.match(text, end_of_last)
+        if trailing_backslashes is not None and secret.endswith("\\"):
+            end_of_last = trailing_backslashes.end()  # they have no plain form, but belong to the secret
         found = plain_text.find(plain_secret, after)
     return "".join([*pieces, text[end_of_last:]])
 
@@ -129,7 +141,7 @@ def _characters(text: str) -> Iterator[_Character]:
             codes = re.findall(r"(?i)u([0-9a-f]{4})", spelling["unicode"])
             characters = bytes.fromhex("".join(codes)).decode("utf-16-be", errors="surrogatepass")
         elif spelling["percent"]:
-            codes = re.findall(r"(?i)([0-9a-f]{2})(?=%|\Z)", spelling["percent"])
+            codes = re.findall(r"(?i)([0-9a-f]{2})(?=%|\Z)", spelling["percent"])  # the last two digits of each
             characters = bytes.fromhex("".join(codes)).decode(errors="replace")
         else:
             characters = spelling["plain"] or ""  # backslashes alone, at the end, have no plain form
