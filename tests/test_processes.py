@@ -205,13 +205,15 @@ class TestForked:
         assert [exit_status(child) for child in children] == [0] * 3
         assert auth.access_token() == f"token-{1 + own}"
 
-    def test_with_a_store(self, clock, tmp_path):
-        """The workers of a preloaded server share it, and renew the token from before the fork one by one.
+    @pytest.mark.parametrize("is_obtained_before", [True, False], ids=["a token from before", "no token yet"])
+    def test_with_a_store(self, clock, tmp_path, is_obtained_before):
+        """The workers of a preloaded server share it, and renew the token one by one.
 
         That a generator of chance was seeded makes no two of a kind.
         """
         auth = auth_with(TokenEndpoint(), store=File(tmp_path / "token"))
-        auth.access_token()
+        writer = auth if is_obtained_before else auth_with(TokenEndpoint(), store=File(tmp_path / "token"))
+        writer.access_token()
         clock.tick(STALE - 1)
 
         def work(number: int) -> None:
