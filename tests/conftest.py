@@ -1,4 +1,13 @@
-"""Fixtures for all tests: an environment without surprises, and a sandbox."""
+"""Fixtures for all tests.
+
+What lies where: `test_*.py` hold the rules, one file for each, through the public class wherever that shows the thing;
+`test_token.py` and `test_wire.py` hold the tables of the pure rooms; `sandbox/` is about the sandbox; `proofs/` try all
+rules at once, over many faults, schedules and threads. `neighbours/` and `jobs/` want other libraries. Helpers are in
+`in_memory.py` (a token endpoint without sockets), `loopback.py` (a server with faults of the wire) and `stores.py`.
+
+A new test has a sentence of behaviour for a name and another one as its docstring. It stands in the file of its rule,
+and in a table where it differs from others in its data alone. It waits for events or sets the clock; it does not sleep.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +18,7 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
-from in_memory import Crowd, in_thread
+from in_memory import Crowd, TokenEndpoint, in_thread
 
 from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
@@ -37,6 +46,21 @@ def sandbox() -> Iterator[Sandbox]:
 def auth(sandbox: Sandbox) -> MentionMeAuth:
     """An auth for the sandbox."""
     return MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment)
+
+
+@pytest.fixture
+def endpoint() -> TokenEndpoint:
+    """A token endpoint in memory that issues token-1, token-2, and so on."""
+    return TokenEndpoint()
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    """All hosts but the token endpoint in memory: a `responses.RequestsMock`, which a test tells what to answer."""
+    import responses  # noqa: PLC0415 - it can't be imported beside niquests, where no test needs it
+
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as playing:
+        yield playing
 
 
 @pytest.fixture

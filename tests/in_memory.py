@@ -13,6 +13,7 @@ the Nth request. Tokens live for `LIFETIME` seconds: they are stale from `STALE`
 import io
 import itertools
 import json
+import logging
 import sys
 import threading
 import types
@@ -30,6 +31,8 @@ from requests_mentionme import MentionMeAuth
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+API = "https://demo.mention-me.com/api/merchant/v2/customers"
+SIBLING = "https://api-demo.mention-me.com/v2/customers"
 LIFETIME = 1000.0  # seconds
 STALE = 800.0  # seconds after it was obtained; what remains is 20 % of the lifetime
 EXPIRED = 990.0  # seconds after it was obtained; what remains is the last moment
@@ -54,14 +57,11 @@ class Gate:
         self.outcome = outcome
         self._reached = threading.Event()
         self._opened = threading.Event()
+        self.open = self._opened.set  # lets the token request through
 
     def wait_until_reached(self) -> None:
         """Return once a token request stands before the gate."""
         assert self._reached.wait(LONG), "no token request arrived here"
-
-    def open(self) -> None:
-        """Let the token request through."""
-        self._opened.set()
 
     def pass_through(self) -> object:
         """Stand before the gate until it is opened, and return what lies behind."""
@@ -100,16 +100,11 @@ class TokenEndpoint(BaseAdapter):
             outcome = outcome.pass_through() if isinstance(outcome, Gate) else outcome()
         if isinstance(outcome, BaseException):
             raise outcome
-        if outcome is None:
-            outcome = f"token-{number}"
-        answer = outcome if isinstance(outcome, Answer) else Answer(fields=self._fields(str(outcome)))
+        answer = outcome if isinstance(outcome, Answer) else token(str(outcome or f"token-{number}"), self.lifetime)
         return self._response(request, answer)
 
     def close(self) -> None:
         """Have nothing to close."""
-
-    def _fields(self, token: str) -> dict[str, Any]:
-        return {"access_token": token, "token_type": "bearer", "expires_in": self.lifetime}
 
     def _response(self, request: requests.PreparedRequest, answer: Answer) -> requests.Response:
         response = requests.Response()
@@ -120,6 +115,11 @@ class TokenEndpoint(BaseAdapter):
         response.request = request
         response.connection = self  # type: ignore[assignment]
         return response
+
+
+def token(value: str, lifetime: float) -> Answer:
+    """Return the answer with a token of this lifetime."""
+    return Answer(fields={"access_token": value, "token_type": "bearer", "expires_in": lifetime})
 
 
 def session_with(endpoint: BaseAdapter) -> requests.Session:
@@ -135,6 +135,42 @@ def auth_with(endpoint: BaseAdapter, **options: Any) -> MentionMeAuth:
     """Return an auth for the demo environment whose token requests go to *endpoint*."""
     settings = {"environment": "demo", "session": session_with(endpoint), "timeout": TIMEOUT, **options}
     return MentionMeAuth("an-id", "the-s3cret", **settings)
+
+
+def aged(clock: Any, age: float | None, *script: object, **options: Any) -> tuple[MentionMeAuth, TokenEndpoint]:
+    """Return an auth whose token `old` is so old, or that has none, and its endpoint, which counts from here on."""
+    endpoint = TokenEndpoint("old")
+    auth = auth_with(endpoint, **options)
+    if age is not None:
+        auth.access_token()
+        clock.tick(age)
+    endpoint.requests.clear()
+    endpoint.script = list(script)
+    return auth, endpoint
+
+
+def accept(web: Any, *tokens: str, url: str = API) -> None:
+    """Have *url* on `web`, a fixture, answer 200 to these tokens from now on, and 401 to all else."""
+
+    def judge(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        accepted = request.headers.get("Authorization") in {f"Bearer {token}" for token in tokens}
+        return (200, {}, "fine") if accepted else (401, {}, "refused")
+
+    for method in ("GET", "POST"):
+        web.remove(method, url)
+        web.add_callback(method, url, judge)
+
+
+def sent(web: Any, url: str = API) -> list[str | None]:
+    """Return the tokens that *url* got, in order; None for a request that carried none."""
+    headers = [call.request.headers.get("Authorization") for call in web.calls if call.request.url == url]
+    return [header and header.removeprefix("Bearer ") for header in headers]
+
+
+def warnings(caplog: Any) -> list[str]:
+    """Return the texts of all warnings, and fail if there was an error."""
+    assert all(record.levelno <= logging.WARNING for record in caplog.records)
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
 def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -166,14 +202,9 @@ class Crowd:
         self._waiting: dict[int, int] = {}  # the thread, and the number of its wait
         self._expected = 0  # the number of the last wait that was expected
 
-    @property
-    def count(self) -> int:
-        """How many threads wait now."""
-        return len(self._waiting)
-
     def ask(self, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
         """Start so many threads that make this call."""
-        return [self._start(self._watched(call)) for _ in range(count)]
+        return [self._start(lambda: self._watched(call)) for _ in range(count)]
 
     def wait_behind(self, gate: Gate, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
         """Start a thread whose token request stands before the gate, and so many others, who wait for that."""
@@ -182,10 +213,6 @@ class Crowd:
         waiting = self.ask(count, call)
         self.expect(count)
         return leader + waiting
-
-    def another(self) -> "Crowd":
-        """Return another crowd, which is watched apart."""
-        return Crowd(self._start)
 
     def expect(self, count: int) -> None:
         """Return once so many threads wait that have not been expected before."""
@@ -197,19 +224,16 @@ class Crowd:
             real_sleep(0.001)
         raise AssertionError("fewer threads wait than expected")
 
-    def _watched(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        def make() -> Any:
-            sys.setprofile(self._profile)
-            try:
-                return call()
-            finally:
-                sys.setprofile(None)
-                self._waiting.pop(threading.get_ident(), None)
-
-        return make
+    def _watched(self, call: Callable[[], Any]) -> Any:
+        sys.setprofile(self._profile)
+        try:
+            return call()
+        finally:
+            sys.setprofile(None)
+            self._waiting.pop(threading.get_ident(), None)
 
     def _profile(self, frame: types.FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and begins_to_wait(function) and not _is_within_a_token_request(frame):
+        if event == "c_call" and begins_to_wait(function) and not is_within_a_token_request(frame):
             self._waiting[threading.get_ident()] = next(self._waits)
         elif event == "c_return":
             self._waiting.pop(threading.get_ident(), None)
@@ -220,7 +244,8 @@ def begins_to_wait(function: Any) -> bool:
     return getattr(function, "__name__", "") == "acquire" and repr(function.__self__).startswith("<locked")
 
 
-def _is_within_a_token_request(frame: types.FrameType | None) -> bool:
+def is_within_a_token_request(frame: types.FrameType | None) -> bool:
+    """Return whether *frame* is called by the endpoint in memory."""
     while frame is not None and frame.f_code is not TokenEndpoint.send.__code__:
         frame = frame.f_back
     return frame is not None

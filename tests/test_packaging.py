@@ -34,13 +34,11 @@ def help_on(thing: Any) -> str:
 
 def test_the_public_names_are_exactly_the_promised_ones():
     """`__all__` is sorted, and names the version as well; any other name has an underscore, or is a submodule."""
-    public = {
-        name
-        for name, value in vars(requests_mentionme).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
-    }
+    names = vars(requests_mentionme).items()
+    public = {name for name, value in names if not name.startswith("_") and not isinstance(value, ModuleType)}
     assert requests_mentionme.__all__ == [*PROMISED, "__version__"]
     assert public == set(PROMISED)
+    assert requests_mentionme.__version__ == metadata.version("requests-mentionme")
 
 
 @pytest.mark.parametrize("name", PROMISED)
@@ -50,11 +48,6 @@ def test_a_public_name_is_of_the_package_and_says_what_it_is(name):
     kind = promised if isinstance(promised, type) else type(promised)
     assert kind.__module__ == "requests_mentionme"
     assert vars(kind)["__doc__"]
-
-
-def test_the_version_is_that_of_the_installed_distribution():
-    """The package and its metadata agree."""
-    assert requests_mentionme.__version__ == metadata.version("requests-mentionme")
 
 
 def test_the_package_is_marked_as_typed_and_its_types_are_tested():
@@ -82,14 +75,11 @@ print("jwt" in sys.modules)
     assert used == "True"
 
 
-def test_help_on_the_auth_starts_with_an_example_and_lists_all_options():
+def test_help_starts_with_an_example_lists_all_options_and_names_the_sandbox():
     """Those of `from_env` and `from_provider` too: `**options` alone would tell nobody anything."""
     before_arguments = help_on(MentionMeAuth).split("Args:")[0]
     assert re.search(r"auth ?= ?MentionMeAuth(\.from_env)?\(", before_arguments)
     for documented in (MentionMeAuth, MentionMeAuth.from_env, MentionMeAuth.from_provider):
         assert [option for option in OPTIONS if option not in help_on(documented)] == []
-
-
-def test_help_on_the_package_names_the_sandbox():
-    """It is the one public submodule, which `__all__` does not list."""
+    # The sandbox is the one public submodule, which `__all__` does not list.
     assert "requests_mentionme.sandbox" in help_on(requests_mentionme).split("PACKAGE CONTENTS")[0]

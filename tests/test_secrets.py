@@ -15,10 +15,8 @@ import pickle
 import re
 import ssl
 import time
-import timeit
 import traceback
 from collections.abc import Callable, Generator
-from concurrent.futures import wait
 from pathlib import Path
 from types import FunctionType
 from typing import Any, NoReturn
@@ -84,7 +82,7 @@ def told_by(error: BaseException) -> str:
         attached = (getattr(link, "request", None), getattr(response, "request", None))
         told += [vars(request) for request in attached if request is not None]
         if isinstance(link, requests.RequestException):
-            told.append(pickle.dumps([link.request, link.response]).decode("latin-1"))
+            told.append(pickle.dumps([link, link.request, link.response]).decode("latin-1"))
     return "\n".join(each if isinstance(each, str) else repr(each) for each in told)
 
 
@@ -144,6 +142,7 @@ class World:
     """What a token needs, each part of which may break: a server, a provider, a store, and functions on the way."""
 
     def __init__(self, server: Loopback, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("time.sleep", lambda _: None)  # leaves out the waits between two tries
         self.server = server
         self.patch = patch
         self.provide: Callable[[], Any] = lambda: ("an-id", SECRET)
@@ -186,7 +185,6 @@ FAILURES: dict[str, tuple[str, Any]] = {
     "refused": (CREATE, ConnectionRefusedError),
     "reset": ("answer", Answer(fault="reset")),
     "read timeout": (RESPONSE, TimeoutError),
-    "connect timeout": (CREATE, TimeoutError),
     "exit of a worker": (RESPONSE, SystemExit),
     "TLS": (CONNECT, ssl.SSLCertVerificationError),
     "no proxy": (CONNECT, urllib3.exceptions.ProxyError("no proxy", OSError())),
@@ -194,7 +192,6 @@ FAILURES: dict[str, tuple[str, Any]] = {
     "token in chunks that breaks off": ("answer", Answer(200, BROKEN_OFF, chunked=True, fault="reset", within="body")),
     "refusal that breaks off": ("answer", lambda request: Answer(401, request.body * 9, fault="close", within="body")),
     "400 that echoes": ("answer", lambda request: Answer(400, json.dumps({"message": request.body.decode()}).encode())),
-    "401 that echoes": ("answer", lambda request: Answer(401, json.dumps({"error": request.body.decode()}).encode())),
     "403 that echoes": ("answer", lambda request: Answer(403, request.body)),
     "500 that echoes": ("answer", lambda request: Answer(500, request.body)),
     "429 that names a time": ("answer", lambda request: Answer(429, request.body, {"Retry-After": "3600"})),
@@ -202,7 +199,7 @@ FAILURES: dict[str, tuple[str, Any]] = {
     "HTML": ("answer", lambda request: Answer(200, b"<html>token-7" + request.body)),
     "no JSON": ("answer", lambda request: Answer(200, BROKEN_OFF + request.body)),
     "message instead of a token": ("answer", Answer(200, json.dumps({"message": SECRET}).encode())),
-    "too large": ("answer", Answer(200, BROKEN_OFF + SECRET.encode(), times=300)),
+    "too large": ("answer", Answer(200, (BROKEN_OFF + SECRET.encode()) * 300)),
     "compressed": ("answer", Answer(200, b"token-7", {"Content-Encoding": "gzip"})),
     "token with a line break": ("answer", token_answer("token-7\r\nX: y")),
     "token of another type": ("answer", token_answer("token-7", token_type="mac", message="token-7")),
@@ -235,7 +232,6 @@ def enter(by: str, auth: MentionMeAuth, breaks: Callable[[], object]) -> object:
 @pytest.fixture
 def world(monkeypatch):
     """A world that works until a test breaks it."""
-    monkeypatch.setattr("time.sleep", lambda _: None)  # leaves out the waits between two tries
     with Loopback(token_answer("token-1")) as server:
         yield World(server, monkeypatch)
 
@@ -270,17 +266,14 @@ def test_a_retry_that_fails_does_not_show_its_token(world, fault):
     assert_frames_are_clean(error)
 
 
-def test_waiters_and_those_who_come_later_raise_clean_copies_of_an_error(start, clock):
+def test_waiters_and_those_who_come_later_raise_clean_copies_of_an_error(crowd, clock):
     """Each waiter has its own; the error of a named time is raised again until that time is over."""
     gate = Gate(Fields(429, {"message": SECRET}, {"Retry-After": "50"}))
     endpoint = TokenEndpoint(gate)
     auth = auth_with(endpoint)
-    leader = start(auth.access_token)
-    gate.wait_until_reached()
-    waiters = [start(auth.access_token) for _ in range(3)]
-    assert not wait(waiters, 0.05).done
+    asked = crowd.wait_behind(gate, 3, auth.access_token)
     gate.open()
-    errors = [each.exception(LONG) for each in (leader, *waiters)]
+    errors = [each.exception(LONG) for each in asked]
     errors += [raised_by(auth.access_token), raised_by(lambda: session_with(endpoint).get(API, auth=auth))]
     assert endpoint.count == 1
     assert len({id(error) for error in errors}) == 6
@@ -289,14 +282,20 @@ def test_waiters_and_those_who_come_later_raise_clean_copies_of_an_error(start, 
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), SystemExit(1), RuntimeError("a bug")], ids=repr)
-def test_a_stale_try_that_ends_in_more_than_a_warning_is_clean(clock, fault):
-    """What is the leader's own is raised while the token in hand lives, too."""
+def test_what_a_stale_try_or_an_invalidate_raises_is_clean(clock, fault):
+    """A try raises what is the leader's own while the token in hand lives, too. A store holds the token to remove."""
     auth = auth_with(TokenEndpoint("token-1", fault))
     auth.access_token()
     clock.tick(STALE)
-    error = raised_by(lambda: session_with(TokenEndpoint()).get(API, auth=auth))
-    assert error is fault
-    assert_clean(error)
+    stale = raised_by(lambda: session_with(TokenEndpoint()).get(API, auth=auth))
+    store = Failing(KeyboardInterrupt())
+    auth = auth_with(TokenEndpoint(), store=store)
+    auth.access_token()
+    store.methods = ("read", "remove")
+    interrupt = raised_by(lambda: auth.invalidate("token-1"))
+    assert (stale, interrupt) == (fault, store.error)
+    assert_clean(stale)
+    assert_clean(interrupt)
 
 
 def test_a_warning_does_not_show_what_the_endpoint_echoed(clock, caplog):
@@ -315,17 +314,19 @@ def test_a_warning_does_not_show_what_the_endpoint_echoed(clock, caplog):
 
 
 PARTIAL = functools.partial(dict, client_secret=SECRET)  # its `repr` shows its arguments
+FOREIGN = f"https://user:{SECRET}@host"
 auth_of: Any = functools.partial(MentionMeAuth.from_provider, environment="demo")
-auth: Any = functools.partial(MentionMeAuth, "an-id", SECRET)
+WRONG: list[dict[str, Any]] = [
+    *({"environment": it} for it in ("staging", None, FOREIGN)),
+    *({"timeout": it} for it in ("5", None, -1, (5, 10, 15))),
+    *({"refresh_margin": it} for it in ("5", None, -1)),
+    *({"store": it} for it in ([], "file.json")),
+    {"session": requests},
+]
 REFUSED: list[Callable[[], object]] = [
-    *[functools.partial(auth, environment=it) for it in ("staging", None, f"https://user:{SECRET}@host")],
-    *[functools.partial(auth, timeout=it) for it in ("5", None, -1, (5, 10, 15))],
-    *[functools.partial(auth, refresh_margin=it) for it in ("5", None, -1)],
-    *[functools.partial(auth, store=it) for it in ([], "file.json")],
-    functools.partial(auth, session=requests),
-    *[functools.partial(MentionMeAuth, *pair) for pair in (("", SECRET), ("i", SECRET.encode()), ("i", [SECRET]))],
-    functools.partial(MentionMeAuth.from_env, timeout="5"),
-    functools.partial(MentionMeAuth.from_env, environment=f"https://user:{SECRET}@host"),
+    *(functools.partial(MentionMeAuth, "an-id", SECRET, **options) for options in WRONG),
+    *(functools.partial(MentionMeAuth, *pair) for pair in (("", SECRET), ("i", SECRET.encode()), ("i", [SECRET]))),
+    *(functools.partial(MentionMeAuth.from_env, **options) for options in ({"timeout": "5"}, {"environment": FOREIGN})),
     functools.partial(auth_of, ("an-id", SECRET)),
     functools.partial(auth_of, PARTIAL, timeout="5"),
     lambda: auth_of(PARTIAL).access_token(),
@@ -339,17 +340,6 @@ def test_what_refuses_an_argument_does_not_show_the_secret(monkeypatch, refused)
     monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
     error = raised_by(refused)
     assert isinstance(error, TypeError | ValueError)
-    assert_clean(error)
-
-
-def test_an_interrupted_invalidate_does_not_show_the_token():
-    """The store holds it, and may be slow."""
-    store = Failing(KeyboardInterrupt())
-    auth = auth_with(TokenEndpoint(), store=store)
-    auth.access_token()
-    store.methods = ("read", "remove")
-    error = raised_by(lambda: auth.invalidate("token-1"))
-    assert error is store.error
     assert_clean(error)
 
 
@@ -428,17 +418,17 @@ def refusal(secret: str, status: int, body: str = "", headers: Any = None, reaso
     return raised_by(MentionMeAuth("an-id", secret, environment="demo", session=session).access_token)
 
 
-SPELLINGS: dict[str, Callable[[str], str]] = {
-    "as it is": str,
-    "in JSON": lambda s: json.dumps(s)[1:-1],
-    "in JSON, UTF-8": lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
-    "in JSON, escaped slashes": lambda s: json.dumps(s)[1:-1].replace("/", r"\/"),
-    "in JSON, upper case": lambda s: re.sub("(?<=u)[0-9a-f]{4}", lambda it: it[0].upper(), json.dumps(s)[1:-1]),
-    "in JSON in JSON": lambda s: json.dumps(json.dumps(s)[1:-1])[1:-1],
-    "in a URL": lambda s: quote(s, ""),
-    "in a URL, lower case": lambda s: re.sub("%..", lambda it: it[0].lower(), quote(s, "")),
-    "in a path": quote,
-}
+SPELLINGS: list[Callable[[str], str]] = [
+    str,
+    lambda s: json.dumps(s)[1:-1],
+    lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
+    lambda s: json.dumps(s)[1:-1].replace("/", r"\/"),
+    lambda s: re.sub("(?<=u)[0-9a-f]{4}", lambda it: it[0].upper(), json.dumps(s)[1:-1]),
+    lambda s: json.dumps(json.dumps(s)[1:-1])[1:-1],
+    lambda s: quote(s, ""),
+    lambda s: re.sub("%..", lambda it: it[0].lower(), quote(s, "")),
+    quote,
+]
 ECHOES: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "a message": lambda echo: (401, f'{{"message": "{echo}"}}'),
     "a description": lambda echo: (400, f'{{"error": "invalid_client", "error_description": "It was {echo}."}}'),
@@ -452,24 +442,23 @@ ECHOES: dict[str, Callable[[str], tuple[Any, ...]]] = {
 SECRETS = ["cs_plain", 'cs_a"b\\c/d+=%', "cs_clé_ключ", "a.b*c [x] y", "\\" * 9 + "x", "\\" * 3 + "ü" + "\\" * 8]
 
 
-@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
-def test_a_secret_that_is_echoed_is_shown_nowhere(echo, spell):
+def test_a_secret_that_is_echoed_is_shown_nowhere(echo):
     """Not by the error, its response or request, or a pickle of it, in no spelling, of whatever the secret is made."""
     for secret in SECRETS:
-        told = told_by(refusal(secret, *echo(spell(secret))))
-        assert "[secret]" in told
-        for variant in SPELLINGS.values():
-            assert variant(secret) not in told
-            assert repr(variant(secret))[1:-1] not in told
+        spellings = [spell(secret) for spell in SPELLINGS]
+        for spelling in spellings:
+            told = told_by(refusal(secret, *echo(spelling)))
+            assert "[secret]" in told
+            assert [it for it in spellings if it in told or repr(it)[1:-1] in told] == []
 
 
-@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
-@settings(max_examples=50, derandomize=True, deadline=None)
+@settings(max_examples=30, derandomize=True, deadline=None)
 @given(secret=st.text(st.characters(exclude_characters="[secrt]%"), min_size=1))
-def test_any_secret_is_replaced_as_a_whole(spell, secret):
+def test_any_secret_is_replaced_as_a_whole(secret):
     """No part of any secret stays behind."""
-    assert refusal(secret, 404, f"[{spell(secret)}]").response.content == b"[[secret]]"
+    for spell in SPELLINGS:
+        assert refusal(secret, 404, f"[{spell(secret)}]").response.content == b"[[secret]]"
 
 
 def test_only_the_secret_is_replaced():
@@ -479,36 +468,17 @@ def test_only_the_secret_is_replaced():
     assert (response.text, response.headers["X-Text"], response.reason) == (text, text, "Not Found")
 
 
-@pytest.mark.parametrize("start", range(190, 201))
-def test_what_a_server_said_is_cut_after_the_secret_is_replaced(start):
-    """The beginning of a secret is secret, too."""
-    said = str(refusal(SECRET, 401, json.dumps({"message": "x" * start + SECRET + "y" * 200})))
-    assert repr(("x" * start + "[secret]" + "y" * 200)[:200]) in said
+@pytest.mark.parametrize("secret", ["\\" * 20 + "x", "\\" * 8, r"\a\a\a", "%%%%a"])
+def test_the_secret_is_searched_in_linear_time(secret):
+    """An answer may be made to waste time: nearly the secret, over and over, takes no longer than a moment."""
+    for text in ("\\" * 3_000, "\\" * 30_000, r"\a" * 15_000):  # the first fails soon where others take for ever
+        begun = time.thread_time()
+        refusal(secret, 404, text)
+        assert time.thread_time() - begun < 2
 
 
-def cost(secret: str, text: str) -> float:
-    """Return the seconds of this thread that an error takes to be made, at best."""
-    return min(timeit.repeat(lambda: refusal(secret, 404, text), timer=time.thread_time, repeat=3, number=1))
-
-
-def test_the_secret_is_searched_in_linear_time():
-    """Backslashes in a secret and in a text make no search explode, and a longer text costs what it is longer by."""
-    text = "\\" * 3000
-    assert cost("\\" * 3 + "x", text) < 10 * cost("\\x", text)
-    assert cost("\\" * 20 + "x", text) < 50 * cost("\\x", text)
-    assert cost("\\" * 3 + "x", "\\" * 30_000) < 40 * cost("\\" * 3 + "x", text)
-
-
-def test_errors_requests_and_responses_pickle_without_secrets(world):
-    """What a worker sends to its parent says the same there; the hook of a request does nothing there."""
-    for answer in (Answer(fault="reset"), Answer(401, b"no"), Answer(503, headers={"Retry-After": "60"})):
-        world.server.play(answer)
-        error: Any = raised_by(world.auth().access_token)
-        twin = pickle.loads(pickle.dumps(error))
-        assert SECRET.encode() not in pickle.dumps(error)
-        assert str(twin) == str(error) or answer.fault == "reset"  # those of `urllib3` change in a pickle
-        assert type(twin) is type(error)
-        assert (vars(twin).get("retry_after"), twin.request.body) == (vars(error).get("retry_after"), "[redacted]")
+def test_a_request_that_was_healed_pickles_without_secrets():
+    """The hook of what comes out of the pickle does nothing."""
     endpoint = TokenEndpoint()
     response = session_with(TokenEndpoint(Fields(401))).get(API, auth=auth_with(endpoint))
     assert len(response.history) == 1
@@ -537,14 +507,3 @@ def test_no_object_shows_the_secret_or_a_token():
     assert len(parts) >= 5
     assert not leaks(f"{parts!r} {[str(part) for part in parts]} {vars(auth)}")
     assert "MentionMeAuth" in repr(MentionMeAuth.__new__(MentionMeAuth))
-
-
-def test_what_others_wrote_stays_in_its_line_of_the_log(caplog):
-    """A line of the log can't be forged by a URL, nor by what a server said, and no terminal is driven."""
-    request = requests.Request("GET", API).prepare()
-    request.url = "https://foreign.example\r\n2027 CRITICAL forged\x1b[2J"
-    auth_with(TokenEndpoint())(request)
-    said = str(refusal(SECRET, 401, json.dumps({"message": 'a\'\r\n2027 "forged"\x1b[2J\x00\u202e\ud800'})))
-    assert [record.getMessage().isprintable() for record in caplog.records] == [True]
-    assert said.isprintable()
-    assert r"""'a\'\r\n2027 "forged"\x1b[2J\x00\u202e\ud800'""" in said

@@ -1,10 +1,8 @@
 """Many threads at once, through the public class and over real sockets: how many token requests there are.
 
-The sandbox counts them. What a moment needs is arranged (a gate in the way of the token request, a wall clock that is
-set forward), so that nothing depends on luck. Each rule has its own tests in `test_renewal.py`.
+The sandbox counts them, and the wall clock is set forward. Each rule has its own tests in `test_renewal.py`.
 """
 
-import collections
 import sys
 import threading
 import time
@@ -15,27 +13,13 @@ from typing import Any
 
 import pytest
 import requests
-from in_memory import Gate
-from requests.adapters import HTTPAdapter
 
-from requests_mentionme import MentionMeAuth, TokenEndpointError
+from requests_mentionme import MentionMeAuth
 from requests_mentionme.sandbox import Sandbox
 
 LONG = 20.0  # seconds for what takes far less, unless something hangs
 STALE = 3301.0  # seconds after which a token of the sandbox is stale, and not yet expired
 EXPIRED = 3591.0  # seconds after which it is expired for the auth; the sandbox would still accept it
-
-
-class GatedAdapter(HTTPAdapter):
-    """An adapter for a lent session, in which each request passes through *gate*, if there is one."""
-
-    gate: Gate | None = None
-
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Wait, then send."""
-        if self.gate is not None:
-            self.gate.pass_through()
-        return super().send(*args, **kwargs)
 
 
 @pytest.fixture
@@ -45,27 +29,6 @@ def set_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     leaps: list[float] = []
     monkeypatch.setattr(time, "time", lambda: real() + sum(leaps))
     return leaps.append
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    """The gate in the way of the next token request of `gated`."""
-    gate = Gate()
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def gated(sandbox: Sandbox, gate: Gate, set_forward: Callable[[float], None]) -> Iterator[MentionMeAuth]:
-    """An auth with a stale token, whose next token request waits before the gate."""
-    adapter = GatedAdapter()
-    with requests.Session() as session:
-        session.mount("http://", adapter)
-        auth = auth_for(sandbox, session=session)
-        auth.access_token()
-        set_forward(STALE)
-        adapter.gate = gate
-        yield auth
 
 
 @pytest.fixture
@@ -111,14 +74,6 @@ def together(pool: ThreadPoolExecutor, count: int, call: Callable[..., Any], *ar
 def results(futures: "list[Future[Any]]") -> list[Any]:
     """Return what they ended in, once they have."""
     return [future.result(LONG) for future in futures]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return once *condition* holds."""
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.002)
 
 
 HERDS = [  # threads, seconds between two switches of threads, rounds
@@ -185,21 +140,6 @@ def test_401s_of_two_generations_at_once_make_one_token_request(sandbox, auth, p
     assert sandbox.token_requests == 3
 
 
-def test_while_a_stale_token_is_renewed_nobody_else_waits(sandbox, gated, gate, pool):
-    """The others have their answers before the token request is even sent."""
-    leader = pool.submit(get, sandbox, gated)
-    gate.wait_until_reached()
-
-    assert results(together(pool, 32, get, sandbox, gated)) == [200] * 32
-    assert sandbox.token_requests == 1
-    assert not leader.done()
-    gate.open()
-    assert leader.result(LONG) == 200
-    assert sandbox.token_requests == 2
-    assert {seen.token for seen in sandbox.requests[1:33]} == {sandbox.tokens[0]}
-    assert gated.access_token() == sandbox.tokens[1]
-
-
 @pytest.mark.parametrize("timeout", [0.5, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_32_threads_at_an_endpoint_that_hangs_fail_together(sandbox, pool, timeout):
     """In one timeout, not one after another; each with an error of its own."""
@@ -214,40 +154,3 @@ def test_32_threads_at_an_endpoint_that_hangs_fail_together(sandbox, pool, timeo
     assert timeout <= taken < 4 * timeout
     assert sandbox.token_requests == 1
     assert sandbox.api_requests == 0
-
-
-def test_32_threads_at_an_endpoint_that_names_a_time_fail_together(sandbox, auth, pool):
-    """Whether they wait for the one token request, or come after it: nobody asks again before that time."""
-    sandbox.fail_token_requests(status=429, headers={"Retry-After": "50"})
-
-    errors = [future.exception(LONG) for _ in range(2) for future in together(pool, 32, auth.access_token)]
-    assert {type(error) for error in errors} == {TokenEndpointError}
-    assert len({id(error) for error in errors}) == 64
-    assert all(0 < error.retry_after <= 50 for error in errors)
-    assert sandbox.token_requests == 1
-
-
-def test_in_continuous_use_a_renewal_delays_one_thread_at_most(sandbox, gated, gate, pool):
-    """However long it takes, the fifteen others go on and on."""
-    done: collections.Counter[int] = collections.Counter()
-    finished = threading.Event()
-
-    def work() -> None:
-        with requests.Session() as session:
-            while not finished.is_set():
-                with session.send(request_to(sandbox, gated), timeout=LONG) as response:
-                    assert response.status_code in {200, 429}
-                done[threading.get_ident()] += 1
-
-    workers = together(pool, 16, work)
-    gate.wait_until_reached()
-    until(lambda: sum(count >= 5 for count in done.values()) == 15)
-    before = done.copy()
-    until(lambda: sum(count >= 5 for count in (done - before).values()) == 15)
-    gate.open()
-    until(lambda: len(done) == 16)
-    finished.set()
-    results(workers)
-
-    assert sandbox.token_requests == 2
-    assert sandbox.rejections == 0

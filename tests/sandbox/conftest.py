@@ -18,7 +18,6 @@ class Client:
     """Talks to one sandbox, on a connection that it keeps."""
 
     def __init__(self, sandbox):
-        """Take the sandbox. The first request opens the connection."""
         self.sandbox = sandbox
         self.address = ("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
         self.connection = http.client.HTTPConnection(*self.address, timeout=10)
@@ -29,16 +28,14 @@ class Client:
         try:
             self.connection.request(method, path, content, headers)
             response = self.connection.getresponse()
-            body = response.read()
-            is_json = body and response.headers["Content-Type"] == "application/json"
-            limits = tuple(response.headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset"))
-            value = json.loads(body) if is_json else None
-            return SimpleNamespace(
-                status=response.status, headers=response.headers, body=body, json=value, limits=limits
-            )
+            answer = SimpleNamespace(status=response.status, headers=response.headers, body=response.read(), json=None)
         except (OSError, http.client.HTTPException):
             self.connection.close()
             raise
+        if answer.body and answer.headers["Content-Type"] == "application/json":
+            answer.json = json.loads(answer.body)
+        answer.limits = tuple(answer.headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset"))
+        return answer
 
     def ask_for_token(self, headers=JSON, **changes):
         """Send a token request, some of whose fields may be changed."""
@@ -53,9 +50,13 @@ class Client:
         path = path if path.startswith("/") else f"/api/merchant/v2/{path}"
         return self.ask(method, path, body, {"Authorization": f"Bearer {token}", **JSON})
 
+    def connect(self):
+        """Return a connection of its own, for bytes of any kind."""
+        return socket.create_connection(self.address, timeout=10)
+
     def exchange(self, data):
         """Send bytes on a connection of their own, and return all that comes back until its end."""
-        with socket.create_connection(self.address, timeout=10) as connection:
+        with self.connect() as connection:
             connection.sendall(data)
             return b"".join(iter(lambda: connection.recv(65_536), b""))
 

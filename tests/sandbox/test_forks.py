@@ -14,30 +14,34 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("leave", ["with an error", "at the end", "by stop"])
-def test_forked_child_leaves_the_sandbox_to_its_parent(serve, leave):
-    """However the child leaves the block, it only closes its copies of the sockets. The parent's connection stays."""
-    child = -1
-    try:
-        with Sandbox() as sandbox:
-            client = serve(sandbox)
-            client.new_token()
-            before = [*Path("/dev/fd").iterdir()]
-            child = os.fork()
-            if child == 0:
-                signal.alarm(10)  # so that it ends even if it hangs
-                if leave == "by stop":
-                    sandbox.stop()
-                if leave == "with an error":
-                    raise LookupError
-            else:
-                closed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                assert closed == 4  # the listener, the two ends that wake its thread, and the connection
-                assert (client.ask_for_token().status, sandbox.connections) == (200, 1)
-                assert serve(sandbox).ask_for_token().status == 200
-    finally:
-        if child == 0:
-            os._exit(len(before) - len([*Path("/dev/fd").iterdir()]))
+def fork(call):
+    """Make a call in a forked child, whose exit status is what the call returns. Return the number of the child."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # so that it ends even if it hangs, but not before a client has lost patience
+        status = 99
+        try:
+            status = call()
+        finally:
+            os._exit(status)
+    return child
+
+
+@pytest.mark.parametrize("endings", [[Sandbox.__exit__], [Sandbox.stop, Sandbox.__exit__]], ids=["block", "stop"])
+def test_forked_child_leaves_the_sandbox_to_its_parent(client, serve, endings):
+    """By the end of the block or by `stop` before it, it only closes its copies of the sockets. The parent's stay."""
+
+    def close_copies():
+        before = [*Path("/dev/fd").iterdir()]
+        for end in endings:
+            end(client.sandbox)
+        return len(before) - len([*Path("/dev/fd").iterdir()])
+
+    client.new_token()
+    closed = os.waitstatus_to_exitcode(os.waitpid(fork(close_copies), 0)[1])
+    assert closed == 4  # the listener, the two ends that wake its thread, and the connection
+    assert (client.ask_for_token().status, client.sandbox.connections) == (200, 1)
+    assert serve(client.sandbox).ask_for_token().status == 200
 
 
 def test_no_client_waits_for_a_forked_child(client, serve, start):
@@ -45,10 +49,7 @@ def test_no_client_waits_for_a_forked_child(client, serve, start):
     other = serve(client.sandbox)
     for each in (client, other):
         each.new_token()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)  # so that it ends even if nobody kills it
-        signal.pause()
+    child = fork(signal.pause)
     try:
         other.connection.sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert b"".join(iter(lambda: other.connection.sock.recv(4096), b"")).startswith(b"HTTP/1.1 404")

@@ -14,6 +14,15 @@ ENDPOINTS = [
     (("POST", "referee/eligibility", ONE), {"customers:write"}),
     (("GET", "coupons/validate/SAMPLE", None), set()),
 ]
+CUSTOMER = {
+    *("customerId", "email", "firstname", "surname", "phoneNumbers", "profileUrl", "mentionMeCustomerId", "offers"),
+    *("nps", "createdDate", "lastPurchaseDate", "receivingEmails", "suspectedOfGaming", "metrics", "segments"),
+}
+REWARD = {
+    *("id", "fulfilledBy", "amount", "description", "beforePurchase", "minimumFriendsRequired", "spendConstraint"),
+    *("callToActionUrl", "couponCode", "couponLink", "securityCode", "expiryDate"),
+}
+COUPON = {"validityResponseDescription", "rewardType", "rewardAmount", "currencyCode", "description"}
 
 
 @pytest.mark.parametrize(("request_", "scopes"), ENDPOINTS)
@@ -42,23 +51,13 @@ def test_customers_are_found_or_listed_as_errors(client):
     reply = client.call(token, "POST", "customers", {"identifiers": [ADA, BOB]})
     assert (reply.status, reply.json["errors"]) == (200, NOT_FOUND)
     (customer,) = reply.json["data"]
-    assert customer["email"] == ADA["value"]
-    assert set(customer) == {
-        *("customerId", "email", "firstname", "surname", "phoneNumbers", "profileUrl", "mentionMeCustomerId", "offers"),
-        *("nps", "createdDate", "lastPurchaseDate", "receivingEmails", "suspectedOfGaming", "metrics", "segments"),
-    }
+    assert (customer["email"], set(customer)) == (ADA["value"], CUSTOMER)
     data = client.call(token, "POST", "customers/rewards", {"identifier": ADA}).json["data"]
     assert data["customer"] == {"customerId": customer["customerId"], "email": customer["email"]}
-    assert set(data["rewards"][0]) == {
-        *("id", "fulfilledBy", "amount", "description", "beforePurchase", "minimumFriendsRequired", "spendConstraint"),
-        *("callToActionUrl", "couponCode", "couponLink", "securityCode", "expiryDate"),
-    }
-
-
-def test_each_identifier_is_another_customer(client):
-    """An identifier of any other type than email is taken for the customer's id. Half a surrogate pair will do too."""
+    assert set(data["rewards"][0]) == REWARD
+    # Each identifier is another customer. Of any other type than email, it is the customer's id.
     others = [{"type": "email", "value": "\ud800"}, {"type": "customerId", "value": "C-7"}]
-    data = client.call(client.new_token(), "POST", "customers", {"identifiers": [ADA, *others]}).json["data"]
+    data = client.call(token, "POST", "customers", {"identifiers": [ADA, *others]}).json["data"]
     for name in ("customerId", "mentionMeCustomerId", "email"):
         assert len({customer[name] for customer in data}) == 3
     assert (data[2]["customerId"], data[2]["email"].partition("@")[2]) == ("C-7", "shop.example")
@@ -66,7 +65,6 @@ def test_each_identifier_is_another_customer(client):
 
 def test_coupon_code_decides_its_validity(client):
     """The code is one percent-encoded segment of the path. An unknown one is no 404."""
-    details = {"validityResponseDescription", "rewardType", "rewardAmount", "currencyCode", "description"}
     for validity, codes in [
         ("FOUND_REDEEMABLE", ["SAMPLE", "SAM%50LE", "SAMPLE?a=b"]),
         ("FOUND_NOT_REDEEMABLE", ["USED"]),
@@ -75,7 +73,7 @@ def test_coupon_code_decides_its_validity(client):
         for code in codes:
             reply = client.call(client.new_token(), "GET", f"coupons/validate/{code}")
             assert (reply.status, code, reply.json["validityResponseCode"]) == (200, code, validity)
-            assert set(reply.json) == {"validityResponseCode"} | (set() if validity == "NOT_FOUND" else details)
+            assert set(reply.json) == {"validityResponseCode"} | (set() if validity == "NOT_FOUND" else COUPON)
 
 
 def test_body_must_be_what_is_documented(client):
@@ -102,18 +100,14 @@ ELSEWHERE = ["/", "/api/merchant/v2", "/api/merchant/v20/customers", "/api/consu
 INSIDE = ["", "customer", "customers/", "coupons/validate", "coupons/validate/", "coupons/validate/SAM/PLE"]
 
 
-@pytest.mark.parametrize("path", [*ELSEWHERE, *INSIDE])
-def test_unknown_path_is_not_found(client, path):
-    """Nothing is at a path that is not documented. Who has no token learns nothing about the paths of the API."""
-    reply = client.call(client.new_token(), "GET", path)
-    assert (reply.status, reply.json) == (404, {"code": "404", "message": "Not found."})
-    assert (client.sandbox.token_requests, client.sandbox.api_requests) == (1, 1)
-    assert client.call("", "GET", path).status == (404 if path in ELSEWHERE else 401)
-
-
-def test_wrong_method_is_refused(client):
-    """The answer says which methods there are (RFC 9110)."""
+def test_wrong_path_or_method_is_refused(client):
+    """A 405 says which methods there are (RFC 9110). Who has no token learns nothing about the paths of the API."""
     token = client.new_token()
+    for path in [*ELSEWHERE, *INSIDE]:
+        reply = client.call(token, "GET", path)
+        assert (path, reply.status, reply.json) == (path, 404, {"code": "404", "message": "Not found."})
+        assert (path, client.call("", "GET", path).status) == (path, 404 if path in ELSEWHERE else 401)
+    assert (client.sandbox.token_requests, client.sandbox.api_requests) == (1, 22)
     for method, path, allowed in [
         *((method, "customers", "POST, DELETE") for method in ("GET", "HEAD", "PUT")),
         *((method, "customers/rewards", "POST") for method in ("GET", "PATCH")),
@@ -124,3 +118,15 @@ def test_wrong_method_is_refused(client):
     ]:
         reply = client.call(token, method, path)
         assert (method, path, reply.status, reply.headers["Allow"]) == (method, path, 405, allowed)
+
+
+def test_every_answer_tells_the_rate_limit_of_its_group(clock, client):
+    """It does so whatever the status is. The documentation knows no limit of the token endpoint."""
+    token = client.new_token()
+    others = [("POST", "customers", b""), ("PUT", "customers"), ("GET", "nowhere")]
+    replies = [client.call(token, *request) for request in [*(request for request, _ in ENDPOINTS), *others]]
+    assert [reply.status for reply in replies] == [200] * 6 + [400, 405, 404]
+    remaining = ["299", "298", "297", "299", "299", "299", "296", "295", "299"]
+    assert [reply.limits for reply in replies] == [("300", left, "300") for left in remaining]
+    assert client.call("unknown").limits == ("300", "299", "300")
+    assert client.ask_for_token().limits == (None, None, None)

@@ -1,23 +1,24 @@
 """The token endpoint, API keys, and what becomes of tokens."""
 
-import base64
+import os
 
 import jwt
 import pytest
 
-from requests_mentionme.sandbox import Sandbox
-
 ALL_SCOPES = "customers:read customers:write customers:delete rewards:read"
 SECOND = {"client_id": "second", "client_secret": "hush"}
-DEFAULTS = ({}, 3600, {"claims": {"env": "demo", "merchantId": 4259}, "scope": ALL_SCOPES})
+DEFAULTS = ({}, {"claims": {"env": "demo", "merchantId": 4259}, "scope": ALL_SCOPES})
 OTHERS = {"merchant_id": 7, "env": "live", "scope": "a b", "lifetime": 60}
-OPTIONS = (OTHERS, 60, {"claims": {"env": "live", "merchantId": 7}, "scope": "a b"})
+OPTIONS = (OTHERS, {"claims": {"env": "live", "merchantId": 7}, "scope": "a b"})
 
 
-@pytest.mark.parametrize(("options", "lifetime", "claims"), [DEFAULTS, OPTIONS], ids=["defaults", "options"])
-def test_token_is_a_signed_jwt_with_the_documented_claims(clock, serve, options, lifetime, claims):
+@pytest.mark.parametrize(("options", "claims"), [DEFAULTS, OPTIONS], ids=["defaults", "options"])
+def test_token_is_a_signed_jwt_with_the_documented_claims(clock, serve, monkeypatch, options, claims):
     """Its claims say what the options said. No two tokens are alike, not even those of the same instant."""
+    random = []  # Its first piece is the key, which the sandbox shows to nobody.
+    monkeypatch.setattr("secrets.token_bytes", lambda size: random.append(os.urandom(size)) or random[-1])
     client = serve(**options)
+    lifetime = options.get("lifetime", 3600)
     # Case and parameters of the media type make no difference.
     replies = [client.ask_for_token({"Content-Type": "Application/JSON ; charset=utf-8"}) for _ in range(3)]
     assert len(set(client.sandbox.tokens)) == 3
@@ -26,9 +27,7 @@ def test_token_is_a_signed_jwt_with_the_documented_claims(clock, serve, options,
         assert reply.headers["Date"] == "Thu, 01 Jan 2026 12:00:00 GMT"
         assert reply.json == {"access_token": token, "expires_in": lifetime, "token_type": "bearer"}
         assert jwt.get_unverified_header(token) == {"typ": "JWT", "alg": "HS256"}
-        # Only the key that is private, as it is at Mention Me, can show that the signature is a real one.
-        key = client.sandbox._grants._signing_key
-        payload = jwt.decode(token, key, algorithms=["HS256"], options={"verify_exp": False})
+        payload = jwt.decode(token, random[0], algorithms=["HS256"], options={"verify_exp": False})
         assert len(payload.pop("jti")) == 16
         assert payload == {**claims, "iat": 1_767_268_800, "exp": 1_767_268_800 + lifetime}
 
@@ -54,27 +53,13 @@ def test_wrong_token_request_is_refused(client, changes, status, message):
     assert (client.sandbox.token_requests, client.sandbox.tokens) == (1, ())
 
 
-def test_lifetime_can_be_changed_while_the_sandbox_runs(client):
-    """The next token lives as long as the attribute says then. A wrong value changes nothing."""
-    client.sandbox.lifetime = 0.25
-    reply = client.ask_for_token()
-    claims = jwt.decode(reply.json["access_token"], options={"verify_signature": False})
-    assert claims["exp"] - claims["iat"] == pytest.approx(0.25)
-    for wrong, error in ((-1, ValueError), ("1", TypeError)):
-        with pytest.raises(error, match="lifetime must be"):
-            client.sandbox.lifetime = wrong
-    assert reply.json["expires_in"] == client.sandbox.lifetime == 0.25
-
-
 def test_keys_can_be_rotated(client):
     """Two keys are valid beside each other, each with its scopes. A key that is removed dies with its tokens."""
     client.sandbox.add_client(**SECOND, scope="rewards:read")
     client.sandbox.add_client("third", "hush")
-    old, new, third = (
-        client.new_token(),
-        client.new_token(**SECOND),
-        client.new_token(**SECOND | {"client_id": "third"}),
-    )
+    old = client.new_token()
+    new = client.new_token(**SECOND)
+    third = client.new_token(client_id="third", client_secret="hush")
     scopes = [jwt.decode(token, options={"verify_signature": False})["scope"] for token in (old, new, third)]
     assert scopes == [ALL_SCOPES, "rewards:read", ALL_SCOPES]
     assert client.ask_for_token(client_id="second").status == 401
@@ -83,26 +68,6 @@ def test_keys_can_be_rotated(client):
     assert client.call(old).json == {"code": "401", "message": "Revoked token."}
     client.sandbox.add_client("sandbox-id", "fresh")
     assert [client.call(token).status for token in (old, new)] == [401, 200]
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments", "error", "message"),
-    [
-        ("add_client", ("sandbox-id", "s"), ValueError, "there is a client 'sandbox-id' already"),
-        ("add_client", ("", "s"), ValueError, "the length of client_id must be 1 or more"),
-        ("add_client", ("i", ""), ValueError, "the length of client_secret must be 1 or more"),
-        ("add_client", ("i", b"s"), TypeError, "client_secret must be str, not bytes"),
-        ("add_client", ("i", "s", 1), TypeError, "scope must be str, not int"),
-        ("remove_client", ("nobody",), ValueError, "there is no client 'nobody'"),
-        ("revoke", ("hush",), ValueError, "this sandbox knows no such token"),
-    ],
-    ids=str,
-)
-def test_mistakes_with_keys_and_tokens_are_told_at_once(method, arguments, error, message):
-    """A typo does not pass for a deletion, and no message repeats what may be a secret."""
-    with pytest.raises(error) as raised:
-        getattr(Sandbox(), method)(*arguments)
-    assert str(raised.value) == message
 
 
 MISSING = [None, "", "Basic {token}", "Bearer", "Bearer  ", "Bearer{token}"]
@@ -114,8 +79,7 @@ def test_request_without_a_good_token_is_rejected(client, serve, header):
     """The 401 says what the matter is, and counts as a rejection. The scheme may have any case (RFC 9110)."""
     token, foreign = client.new_token(), serve().new_token()
     head, _, signature = token.rpartition(".")
-    first, *rest = base64.urlsafe_b64decode(signature + "=")
-    tampered = f"{head}.{base64.urlsafe_b64encode(bytes([first ^ 1, *rest])).decode().rstrip('=')}"
+    tampered = f"{head}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
     headers = {} if header is None else {"Authorization": header.format(**locals())}
     reply = client.ask("GET", "/api/merchant/v2/coupons/validate/SAMPLE", None, headers)
     is_good = header not in MISSING + UNKNOWN
@@ -124,11 +88,18 @@ def test_request_without_a_good_token_is_rejected(client, serve, header):
     assert is_good or (reply.status, reply.json) == (401, {"code": "401", "message": message})
 
 
-def test_token_expires_when_its_lifetime_is_over(clock, serve):
-    """It is good until the very second of `exp`, and then it is refused in the documented words."""
-    client = serve(lifetime=60)
-    token = client.new_token()
-    for seconds, status in ((59.9, 200), (0.1, 401), (1, 401)):
+def test_token_expires_when_its_lifetime_is_over(clock, client):
+    """It lives as long as the attribute says when it is issued, which may change. A wrong value changes nothing."""
+    sandbox = client.sandbox
+    sandbox.lifetime = 0.25
+    for wrong, error in ((-1, ValueError), ("1", TypeError)):
+        with pytest.raises(error, match="lifetime must be"):
+            sandbox.lifetime = wrong
+    reply = client.ask_for_token()
+    token = reply.json["access_token"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert reply.json["expires_in"] == sandbox.lifetime == claims["exp"] - claims["iat"] == 0.25
+    for seconds, status in ((0.2, 200), (0.05, 401), (1, 401)):  # refused from the very second of `exp` on
         clock.tick(seconds)
         reply = client.call(token)
         assert reply.status == status
