@@ -209,6 +209,17 @@ def test_a_signal_handler_may_ask_for_a_token_wherever_it_interrupts_its_thread(
     assert moments_of(asked_within, every) > (1 if what == "invalidate" else 20)
 
 
+def test_a_signal_handler_may_send_a_request_elsewhere_wherever_it_interrupts_its_thread():
+    """The warning that it gets no token does not wait for the one that it interrupts."""
+
+    def sent_within(number: int) -> bool:
+        auth = auth_with(TokenEndpoint())
+        here, there = (requests.Request("GET", f"https://{name}.example/").prepare() for name in ("here", "there"))
+        return spawn(lambda: at_moment(number, lambda: auth(there), lambda: auth(here))).result(SOON)
+
+    assert moments_of(sent_within) > 3
+
+
 # Real signals
 
 

@@ -226,6 +226,15 @@ def test_access_token_returns_a_token_that_is_refused_at_once_again_for_30_s(clo
     assert auth.access_token(refused=first) == "token-3"
 
 
+def test_a_token_that_has_expired_is_not_returned_because_it_is_held_off(clock, auth, endpoint):
+    """It would be refused for another reason."""
+    endpoint.script = ["same", "same"]
+    endpoint.lifetime = 20.0
+    assert auth.access_token(refused=auth.access_token()) == "same"
+    clock.tick(19)
+    assert auth.access_token(refused="same") == "token-3"
+
+
 def test_a_hold_off_is_one_for_the_adapter_and_for_access_token(clock, web, auth, endpoint, caplog):
     """And there is none of a token that was good for 30 s: it was revoked in its turn, and the next one may do."""
     accept(web)
@@ -565,6 +574,25 @@ def test_a_401_whose_renewal_fails_gives_its_connection_back(server, endpoint):
             session.post(server.url, json={}, stream=True, timeout=5)
         assert session.post(server.url, json={}, timeout=5).text == "fine"
     assert server.connections == 1
+
+
+class ReadsAtOnce(requests.adapters.HTTPAdapter):
+    """An adapter that has read each body before the hook sees the response."""
+
+    def send(self, *args, **options):
+        """Read it, as a log of whole answers does."""
+        response = super().send(*args, **options)
+        assert response.content is not None
+        return response
+
+
+def test_a_401_that_an_adapter_has_read_keeps_its_body(endpoint):
+    """It is not read again, which would find nothing."""
+    with Loopback(WireAnswer(401, b"Expired."), WireAnswer(body=b"fine")) as api, requests.Session() as session:
+        session.mount("http://", ReadsAtOnce())
+        session.auth = auth_with(endpoint, environment=api.url)
+        response = session.get(api.url, timeout=5)
+        assert (response.text, response.history[0].text) == ("fine", "Expired.")
 
 
 DRIP = {"fault": "drip", "within": "body"}  # which lasts for 15 s with 300 bytes

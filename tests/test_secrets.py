@@ -46,7 +46,7 @@ def chain_of(error: BaseException) -> list[BaseException]:
     """Return an error with its causes, contexts and members."""
     links = [error]
     for link in links:
-        more = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        more = (link.__cause__, link.__context__, *(getattr(link, "exceptions", ()) or ()))
         links += [each for each in more if each is not None and each not in links]
     return links
 
@@ -266,6 +266,19 @@ def test_a_retry_that_fails_does_not_show_its_token(world, fault):
     assert_frames_are_clean(error)
 
 
+class OddError(requests.ConnectionError):
+    """An error with an attribute of the name that the members of an exception group have."""
+
+    exceptions = None
+
+
+def test_an_odd_attribute_of_an_error_is_not_in_the_way():
+    """The error reaches the caller as it is, and clean."""
+    error = OddError("odd")
+    assert raised_by(auth_with(TokenEndpoint(*[error] * 3), timeout=30).access_token) is error
+    assert_clean(error)
+
+
 def test_waiters_and_those_who_come_later_raise_clean_copies_of_an_error(crowd, clock):
     """Each waiter has its own; the error of a named time is raised again until that time is over."""
     gate = Gate(Fields(429, {"message": SECRET}, {"Retry-After": "50"}))
@@ -325,6 +338,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 REFUSED: list[Callable[[], object]] = [
     *(functools.partial(MentionMeAuth, "an-id", SECRET, **options) for options in WRONG),
+    functools.partial(MentionMeAuth, "", "another", store={"key": SECRET}),
     *(functools.partial(MentionMeAuth, *pair) for pair in (("", SECRET), ("i", SECRET.encode()), ("i", [SECRET]))),
     *(functools.partial(MentionMeAuth.from_env, **options) for options in ({"timeout": "5"}, {"environment": FOREIGN})),
     functools.partial(auth_of, ("an-id", SECRET)),
@@ -446,7 +460,7 @@ SECRETS = ["cs_plain", 'cs_a"b\\c/d+=%', "cs_clé_ключ", "a.b*c [x] y", "\\"
 def test_a_secret_that_is_echoed_is_shown_nowhere(echo):
     """Not by the error, its response or request, or a pickle of it, in no spelling, of whatever the secret is made."""
     for secret in SECRETS:
-        spellings = [spell(secret) for spell in SPELLINGS]
+        spellings = [spell(secret) for spell in (*SPELLINGS, str.upper)]
         for spelling in spellings:
             told = told_by(refusal(secret, *echo(spelling)))
             assert "[secret]" in told
