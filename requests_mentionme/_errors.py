@@ -182,10 +182,8 @@ def _may_be_cleared(frame: FrameType) -> bool:
     exception may still resume it. Those of this package and of what it is built on are known not to be resumed.
     """
     can_be_suspended = frame.f_code.co_flags & (_CO_GENERATOR | _CO_COROUTINE | _CO_ASYNC_GENERATOR)
-    if not (_CLEAR_CLOSES_GENERATORS and can_be_suspended):
-        return True
     top_package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return top_package in _PACKAGES_SAFE_TO_CLOSE
+    return not _CLEAR_CLOSES_GENERATORS or not can_be_suspended or top_package in _PACKAGES_SAFE_TO_CLOSE
 
 
 def _clear(frame: FrameType) -> None:

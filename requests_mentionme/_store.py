@@ -62,7 +62,7 @@ class StoredTokens:
         self._store = store
         self._token_url = token_url
         self._refresh_margin = refresh_margin
-        self._newest_key: str | None = None  # the key under which a token was last taken from here or put here
+        self._newest_key = ""  # the key under which a token was last taken from here or put here
         self.draw_seed()
 
     def draw_seed(self) -> None:
@@ -120,8 +120,7 @@ class StoredTokens:
 
     def remove_newest(self, value: str) -> None:
         """Do the same for the token that was taken from here or put here last, without credentials at hand."""
-        if self._newest_key is not None:
-            self._remove_at(self._newest_key, value)
+        self._remove_at(self._newest_key, value)
 
     def _remove_at(self, key: str, value: str) -> None:
         try:

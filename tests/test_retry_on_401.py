@@ -210,6 +210,13 @@ def test_access_token_gives_another_token_for_a_refused_one(auth, endpoint, capl
     assert warnings(caplog) == []
 
 
+def test_a_refused_token_is_a_string(auth, endpoint):
+    """Of another type it could not be the one in hand, and would be answered with the very token that was refused."""
+    with pytest.raises(TypeError, match="refused must be the token that was refused, as a string"):
+        auth.access_token(refused=b"token-1")
+    assert endpoint.count == 0
+
+
 @pytest.mark.parametrize("first", ["token-2", "token-1"], ids=["new", "same"])
 def test_access_token_returns_a_token_that_is_refused_at_once_again_for_30_s(clock, auth, endpoint, caplog, first):
     """One warning, no token request: what replaced a refused token and is refused itself is not the problem."""
