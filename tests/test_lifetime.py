@@ -44,21 +44,23 @@ def states_at(clock: Any, ages: list[float], answer: object, **options: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "margin", "stale", "expired"),
+    ("options", "lifetime", "stale", "expired"),
     [
-        (3600, 300, 3300, 3590),
-        (1000, 300, 800, 990),  # the margin is 20 % of the lifetime at most
-        (100, 6, 94, 95),  # the last moment is 5 % of the lifetime at most
-        (3600, 0, 3590, 3590),
-        (1000, 10, 990, 990),  # a margin that is not above the last moment means no stale state
+        ({}, 3600, 3300, 3590),
+        ({}, 1000, 800, 990),  # the margin is 20 % of the lifetime at most
+        ({"refresh_margin": 6}, 100, 94, 95),  # the last moment is 5 % of the lifetime at most
+        ({"refresh_margin": 0}, 3600, 3590, 3590),
+        ({"refresh_margin": 10}, 1000, 990, 990),  # a margin not above the last moment means no stale state
     ],
 )
-def test_a_token_is_stale_within_the_margin_and_expired_within_the_last_moment(clock, lifetime, margin, stale, expired):
+def test_a_token_is_stale_within_the_margin_and_expired_within_the_last_moment(
+    clock, options, lifetime, stale, expired
+):
     """Each state begins exactly when so many seconds are left."""
     ages = [0, stale - MOMENT, stale, expired - MOMENT, expired, lifetime + 1]
     near_the_end = ["expired", "fresh"] if stale == expired else ["stale", "stale"]
 
-    states = states_at(clock, ages, token("a-token", lifetime), refresh_margin=margin)
+    states = states_at(clock, ages, token("a-token", lifetime), **options)
 
     assert states == ["fresh", "fresh", *near_the_end, "expired", "expired"]
 
