@@ -6,6 +6,7 @@ where the call of a built-in one returns. Then real signals arrive at moments of
 
 import concurrent.futures
 import faulthandler
+import gc
 import os
 import signal
 import subprocess
@@ -81,6 +82,7 @@ def at_moment(
             found = True
             act()
 
+    gc.disable()  # what it collects may have finalizers that use `threading`, and would be interrupted instead
     sys.setprofile(profile)
     try:
         call()
@@ -88,6 +90,7 @@ def at_moment(
         assert found
     finally:
         sys.setprofile(None)
+        gc.enable()
     return found
 
 
