@@ -64,18 +64,16 @@ def web() -> Iterator[Any]:
 
 
 @pytest.fixture
-def clock() -> Iterator[FrozenDateTimeFactory]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrozenDateTimeFactory]:
     """A clock that stands still at noon until a test calls `clock.tick(seconds)`.
 
     The monotonic clock goes along, but shows another time, so that to mix up the two clocks is noticed.
     """
     noon = 1_767_268_800.0  # 2026-01-01T12:00:00Z
-    with (
-        freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as frozen,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(time, "monotonic", lambda: time.time() - noon + 100_000)
+    with freeze_time("2026-01-01T12:00:00Z", ignore=["_pytest.timing"]) as frozen:
+        monkeypatch.setattr(time, "monotonic", lambda: time.time() - noon + 100_000)
         yield frozen
+        monkeypatch.undo()  # before the freeze ends: a later undo would put a frozen clock back for the next test
 
 
 @pytest.fixture
