@@ -20,7 +20,20 @@ from typing import Any
 import pytest
 import requests
 import urllib3
-from in_memory import EXPIRED, LONG, PATIENCE, STALE, Answer, Crowd, Gate, aged, token, warnings
+from in_memory import (
+    EXPIRED,
+    LONG,
+    PATIENCE,
+    STALE,
+    Answer,
+    Crowd,
+    Gate,
+    TokenEndpoint,
+    aged,
+    auth_with,
+    token,
+    warnings,
+)
 
 from requests_mentionme import InvalidClientError, MentionMeAuth, TokenEndpointError, TokenResponseError
 
@@ -368,6 +381,26 @@ def stuck(clock: Any, start: Any, outcome: object, *script: object, age: float |
     assert one.value.retry_after is None
     assert endpoint.count == 1
     return auth, leader, gate, endpoint
+
+
+def test_an_error_keeps_its_own_context_where_the_caller_is_handling_another():
+    """What the caller is at would tell nothing of why there is no token."""
+
+    def fail():
+        try:
+            int("inner")
+        except ValueError as inner:
+            contexts.append(inner)
+            raise requests.ReadTimeout("outer")  # noqa: B904 - as `requests` does
+
+    contexts = []
+    auth = auth_with(TokenEndpoint(fail))
+    try:
+        int("the caller's own")
+    except ValueError:
+        with pytest.raises(requests.ReadTimeout, match="outer") as raised:
+            auth.access_token()
+    assert [raised.value.__context__] == contexts
 
 
 @pytest.mark.parametrize("clocks", ["both", "the wall clock"])
