@@ -5,8 +5,9 @@ What lies where: `test_*.py` hold the rules, one file for each, through the publ
 rules at once, over many faults, schedules and threads. `neighbours/` and `jobs/` want other libraries. Helpers are in
 `in_memory.py` (a token endpoint without sockets), `loopback.py` (a server with faults of the wire) and `stores.py`.
 
-A new test has a sentence of behaviour for a name and another one as its docstring. It stands in the file of its rule,
-and in a table where it differs from others in its data alone. It waits for events or sets the clock; it does not sleep.
+A new test has a sentence of behaviour for a name, and a docstring where that does not say why. It stands in the file of
+its rule, and in a table where it differs from others in its data alone. It waits for events or sets the clock; it does
+not sleep.
 """
 
 import time
@@ -37,14 +38,12 @@ def _no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A running sandbox."""
     with Sandbox() as running:
         yield running
 
 
 @pytest.fixture
 def auth(sandbox: Sandbox) -> MentionMeAuth:
-    """An auth for the sandbox."""
     return MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment)
 
 

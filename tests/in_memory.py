@@ -23,7 +23,7 @@ from time import sleep as real_sleep  # tests replace `time.sleep`
 from typing import TYPE_CHECKING, Any
 
 import requests
-from requests.adapters import BaseAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
 from requests_mentionme import MentionMeAuth
@@ -43,8 +43,6 @@ LONG = 10.0  # real seconds after which something hangs
 
 @dataclass
 class Answer:
-    """An answer of the token endpoint."""
-
     status: int = 200
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -60,38 +58,27 @@ class Gate:
         self.open = self._opened.set  # lets the token request through
 
     def wait_until_reached(self) -> None:
-        """Return once a token request stands before the gate."""
         assert self._reached.wait(LONG), "no token request arrived here"
 
     def pass_through(self) -> object:
-        """Stand before the gate until it is opened, and return what lies behind."""
         self._reached.set()
         assert self._opened.wait(LONG), "nobody opened the gate"
         return self.outcome
 
 
 class TokenEndpoint(BaseAdapter):
-    """Plays the token endpoint by a script.
-
-    Attributes:
-        script: The outcomes to come; may be extended at any time.
-        requests: The prepared token requests that arrived, in order.
-    """
-
     def __init__(self, *script: object, lifetime: float = LIFETIME) -> None:
         super().__init__()
-        self.script = list(script)
+        self.script = list(script)  # may be extended at any time
         self.lifetime = lifetime
-        self.requests: list[requests.PreparedRequest] = []
+        self.requests: list[requests.PreparedRequest] = []  # those that arrived, in order
         self._lock = threading.Lock()
 
     @property
     def count(self) -> int:
-        """How many token requests arrived."""
         return len(self.requests)
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        """Take the place of a connection."""
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
@@ -104,26 +91,21 @@ class TokenEndpoint(BaseAdapter):
         return self._response(request, answer)
 
     def close(self) -> None:
-        """Have nothing to close."""
+        pass
 
     def _response(self, request: requests.PreparedRequest, answer: Answer) -> requests.Response:
-        response = requests.Response()
-        response.status_code = answer.status
-        response.headers.update(answer.headers)
-        response.raw = HTTPResponse(io.BytesIO(json.dumps(dict(answer.fields)).encode()), preload_content=False)
-        response.url = str(request.url)
-        response.request = request
-        response.connection = self  # type: ignore[assignment]
+        body = io.BytesIO(json.dumps(dict(answer.fields)).encode())
+        raw = HTTPResponse(body, answer.headers, answer.status, preload_content=False)
+        response = HTTPAdapter().build_response(request, raw)
+        response.connection = self
         return response
 
 
 def token(value: str, lifetime: float) -> Answer:
-    """Return the answer with a token of this lifetime."""
     return Answer(fields={"access_token": value, "token_type": "bearer", "expires_in": lifetime})
 
 
 def session_with(endpoint: BaseAdapter) -> requests.Session:
-    """Return a session whose requests all go to *endpoint*."""
     session = requests.Session()
     session.trust_env = False
     session.mount("https://", endpoint)
@@ -196,14 +178,12 @@ class Crowd:
     """
 
     def __init__(self, start: Callable[[Callable[[], Any]], "Future[Any]"]) -> None:
-        """Take what starts a call in a thread of its own."""
         self._start = start
         self._waits = itertools.count(1)
         self._waiting: dict[int, int] = {}  # the thread, and the number of its wait
         self._expected = 0  # the number of the last wait that was expected
 
     def ask(self, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
-        """Start so many threads that make this call."""
         return [self._start(lambda: self._watched(call)) for _ in range(count)]
 
     def wait_behind(self, gate: Gate, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
