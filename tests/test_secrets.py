@@ -14,8 +14,10 @@ import logging
 import pickle
 import re
 import ssl
+import sys
 import time
 import traceback
+from contextlib import suppress
 from types import FunctionType
 from unittest import mock
 from urllib.parse import quote
@@ -43,7 +45,7 @@ def chain_of(error):
     links = [error]
     for link in links:
         more = (link.__cause__, link.__context__, *(getattr(link, "exceptions", ()) or ()))
-        links += [each for each in more if each is not None and each not in links]
+        links += [each for each in more if isinstance(each, BaseException) and each not in links]
     return links
 
 
@@ -252,9 +254,10 @@ def test_a_retry_that_fails_does_not_show_its_token(world, fault):
     assert_frames_are_clean(error)
 
 
-def test_an_attribute_named_like_the_members_of_a_group_is_not_in_the_way():
+@pytest.mark.parametrize("odd", [None, ("no exception",)])
+def test_an_attribute_named_like_the_members_of_a_group_is_not_in_the_way(odd):
     error = requests.ReadTimeout("odd")
-    error.exceptions = None
+    error.exceptions = odd
     assert raised_by(auth_with(TokenEndpoint(error)).access_token) is error
     assert_clean(error)
 
@@ -334,6 +337,7 @@ def test_what_refuses_an_argument_does_not_show_the_secret(monkeypatch, refused)
     monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
     error = raised_by(refused)
     assert isinstance(error, TypeError | ValueError)
+    assert "<hidden>" in str([frame.locals for frame in frames_of(error)])
     assert_clean(error)
 
 
@@ -355,36 +359,53 @@ def test_what_the_caller_was_handling_keeps_its_locals(*, raised_again):
     assert [frame.f_locals for frame in last] == [{"kind": "cause"}, {"held": {"client_secret": SECRET}}]
 
 
-def pausing(kept):
-    with pytest.raises(LookupError) as raised:
+def generator(kept):
+    with pytest.raises(LookupError) as kept["raised"]:
         fail_with_a_secret()
-    kept.append(raised.value)
     yield
-    return "survived"
 
 
-async def awaiting(kept):
-    with pytest.raises(LookupError) as raised:
+async def coroutine(kept):
+    with pytest.raises(LookupError) as kept["raised"]:
         fail_with_a_secret()
-    kept.append(raised.value)
     await asyncio.sleep(0)
-    return "survived"
 
 
-@pytest.mark.parametrize("function", [pausing, awaiting])
-def test_a_coroutine_whose_stored_error_a_provider_raises_survives(function):
-    """To clear the frame of one that is only suspended would end it, before Python 3.13."""
-    kept = []
+async def async_generator(kept):
+    with pytest.raises(LookupError) as kept["raised"]:
+        fail_with_a_secret()
+    yield
+
+
+def first_step(running):
+    """Run a generator or coroutine up to where it pauses."""
+    step = running.asend(None) if hasattr(running, "asend") else running
+    with suppress(StopIteration):  # how the step of an async generator ends
+        step.send(None)
+
+
+@pytest.mark.parametrize(("function", "frame"), [(generator, "gi"), (coroutine, "cr"), (async_generator, "ag")])
+def test_what_is_paused_survives_that_a_provider_raises_its_stored_error(function, frame):
+    """To clear the frame of a generator that is only suspended would end it, before Python 3.13."""
+    kept = {}
     running = function(kept)
-    running.send(None)
+    first_step(running)
+    before = getattr(running, f"{frame}_frame")
 
     def provide():
-        raise kept[0]
+        raise kept["raised"].value
 
-    assert raised_by(auth_of(provide).access_token) is kept[0]
-    with pytest.raises(StopIteration) as ended:
-        running.send(None)
-    assert ended.value.value == "survived"
+    assert raised_by(auth_of(provide).access_token) is kept["raised"].value
+    assert getattr(running, f"{frame}_frame") is before is not None
+
+
+def test_before_python_3_13_alone_a_generator_that_has_failed_keeps_its_locals():
+    def failing():
+        held = SECRET
+        yield fail_with_a_secret(), held
+
+    error = raised_by(auth_of(lambda: next(failing())).access_token)
+    assert any(leaks(str(frame.locals)) for frame in frames_of(error)) is (sys.version_info < (3, 13))
 
 
 def test_the_request_that_a_hook_holds_stays_whole():
