@@ -7,33 +7,23 @@ import sys
 from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 import requests_mentionme
 from requests_mentionme import MentionMeAuth
 
-PROMISED = [
-    "DEMO",
-    "PRODUCTION",
-    "Environment",
-    "InvalidClientError",
-    "MentionMeAuth",
-    "MentionMeAuthError",
-    "TokenEndpointError",
-    "TokenResponseError",
-]
+PROMISED = ["DEMO", "PRODUCTION", "Environment", "InvalidClientError", "MentionMeAuth", "MentionMeAuthError"]
+PROMISED += ["TokenEndpointError", "TokenResponseError"]
 OPTIONS = ["environment", "session", "timeout", "refresh_margin", "store"]
 
 
-def help_on(thing: Any) -> str:
+def help_on(thing):
     """Return what `help` shows, as plain text."""
     return pydoc.plain(pydoc.render_doc(thing))
 
 
-def test_the_public_names_are_exactly_the_promised_ones():
-    """`__all__` is sorted, and names the version as well; any other name has an underscore, or is a submodule."""
+def test_the_public_names_are_exactly_the_promised_ones_and_the_version():
     names = vars(requests_mentionme).items()
     public = {name for name, value in names if not name.startswith("_") and not isinstance(value, ModuleType)}
     assert requests_mentionme.__all__ == [*PROMISED, "__version__"]
@@ -42,32 +32,26 @@ def test_the_public_names_are_exactly_the_promised_ones():
 
 
 @pytest.mark.parametrize("name", PROMISED)
-def test_a_public_name_is_of_the_package_and_says_what_it_is(name):
-    """Tracebacks, pickles and help name `requests_mentionme`, not a private room of it."""
+def test_a_public_name_is_of_the_package_and_not_of_a_private_room_and_says_what_it_is(name):
     promised = getattr(requests_mentionme, name)
     kind = promised if isinstance(promised, type) else type(promised)
     assert kind.__module__ == "requests_mentionme"
     assert vars(kind)["__doc__"]
 
 
-def test_the_package_is_marked_as_typed_and_its_types_are_tested():
-    """The marker file of PEP 561 is installed; type checkers read `tests/typing/api.py`."""
+def test_the_package_is_marked_as_typed_and_type_checkers_read_a_test_of_each_name():
     assert resources.files(requests_mentionme).joinpath("py.typed").is_file()
     api = (Path(__file__).parent / "typing" / "api.py").read_text(encoding="utf-8")
     assert all(name in api for name in PROMISED)
 
 
-def test_importing_the_package_loads_neither_pyjwt_nor_the_sandbox():
-    """What only some users need is not paid for by all; the first token loads PyJWT."""
-    program = """
-import sys
-import requests_mentionme
+def test_importing_the_package_loads_no_sandbox_and_only_the_first_token_loads_pyjwt():
+    program = """import sys, requests_mentionme
 print(*sys.modules)
 sys.path.insert(0, sys.argv[1])
 from in_memory import TokenEndpoint, auth_with
 auth_with(TokenEndpoint()).access_token()
-print("jwt" in sys.modules)
-"""
+print("jwt" in sys.modules)"""
     command = [sys.executable, "-c", program, str(Path(__file__).parent)]
     loaded, used = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert "requests_mentionme" in loaded.split()
@@ -76,7 +60,6 @@ print("jwt" in sys.modules)
 
 
 def test_help_starts_with_an_example_lists_all_options_and_names_the_sandbox():
-    """Those of `from_env` and `from_provider` too: `**options` alone would tell nobody anything."""
     before_arguments = help_on(MentionMeAuth).split("Args:")[0]
     assert re.search(r"auth ?= ?MentionMeAuth(\.from_env)?\(", before_arguments)
     for documented in (MentionMeAuth, MentionMeAuth.from_env, MentionMeAuth.from_provider):
