@@ -5,12 +5,11 @@ import multiprocessing
 import os
 import pickle
 import random
-import signal
-import traceback
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 import requests
+from forks import exit_status, forked
 from in_memory import API, EXPIRED, LONG, STALE, Answer, Gate, TokenEndpoint, auth_with, in_thread
 from stores import File
 
@@ -104,27 +103,6 @@ def test_a_copied_request_or_response_has_no_credentials_and_an_inert_hook_until
 # Forks
 
 
-def forked(work):
-    """Do *work* in a forked child, and return its process id; the child's exit status is 0 if nothing went wrong."""
-    child = os.fork()
-    if child:
-        return child
-    signal.alarm(int(LONG))  # ends a child that hangs, whatever it waits for
-    status = 1
-    try:
-        work()
-        status = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, it must not go on as if it were the parent
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def exit_status(child):
-    """Return the exit status of a child once it has ended, below 0 if it hung."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def asked_by_several(auth, refused=None):
     """Return the tokens that several threads of this process get together."""
     with ThreadPoolExecutor(4) as threads:
@@ -213,11 +191,15 @@ class TestForked:
                 auth.invalidate(token)
                 auth.invalidate()
 
+        def work():
+            asked_by_several(auth)
+            auth.invalidate()
+            asked_by_several(auth)
+
         users = [start(use) for _ in range(2)]
         try:
             for _ in range(rounds):
-                child = forked(lambda: (asked_by_several(auth), auth.invalidate(), asked_by_several(auth)))
-                assert exit_status(child) == 0
+                assert exit_status(forked(work)) == 0
         finally:
             finished = True
         assert [user.result(LONG) for user in users] == [None, None]

@@ -38,11 +38,9 @@ class Client:
         return answer
 
     def ask_for_token(self, headers=JSON, **changes):
-        """Send a token request, some of whose fields may be changed."""
         return self.ask("POST", "/api/oauth/token", CREDENTIALS | changes, headers)
 
     def new_token(self, **changes):
-        """Return a token, fresh from the endpoint."""
         return self.ask_for_token(**changes).json["access_token"]
 
     def call(self, token, method="GET", path="coupons/validate/SAMPLE", body=None):
@@ -50,13 +48,9 @@ class Client:
         path = path if path.startswith("/") else f"/api/merchant/v2/{path}"
         return self.ask(method, path, body, {"Authorization": f"Bearer {token}", **JSON})
 
-    def connect(self):
-        """Return a connection of its own, for bytes of any kind."""
-        return socket.create_connection(self.address, timeout=10)
-
     def exchange(self, data):
         """Send bytes on a connection of their own, and return all that comes back until its end."""
-        with self.connect() as connection:
+        with socket.create_connection(self.address, timeout=10) as connection:
             connection.sendall(data)
             return b"".join(iter(lambda: connection.recv(65_536), b""))
 
@@ -76,5 +70,4 @@ def serve():
 
 @pytest.fixture
 def client(serve):
-    """A client of a sandbox without options."""
     return serve()

@@ -9,7 +9,6 @@ SIDES = pytest.mark.parametrize(("side", "usual"), [("token", 200), ("api", 401)
 
 
 def fail(client, side, *args, **options):
-    """Ask for a fault on one side."""
     getattr(client.sandbox, f"fail_{side}_requests")(*args, **options)
 
 
@@ -19,8 +18,7 @@ def ask(client, side):
 
 
 @SIDES
-def test_faults_meet_their_own_side_in_their_order(client, side, usual):
-    """Each acts as many times as it says. It is counted and recorded; a 401 of the API is a rejection, too."""
+def test_faults_meet_their_own_side_in_their_order_as_often_as_they_say_and_are_counted(client, side, usual):
     sandbox = client.sandbox
     other = "api" if side == "token" else "token"
     fail(client, side, 2, status=500)
@@ -28,7 +26,7 @@ def test_faults_meet_their_own_side_in_their_order(client, side, usual):
     fail(client, other, 9, status=503)
     assert [ask(client, each).status for each in [side] * 4 + [other]] == [500, 500, 401, usual, 503]
     assert [seen.status for seen in sandbox.requests] == [500, 500, 401, usual, 503]
-    expected = (4, 1, 0, 1) if side == "token" else (1, 4, 2, 0)
+    expected = (4, 1, 0, 1) if side == "token" else (1, 4, 2, 0)  # a 401 of the API is a rejection, too
     assert (sandbox.token_requests, sandbox.api_requests, sandbox.rejections, len(sandbox.tokens)) == expected
     fail(client, side, status=500)
     sandbox.clear_faults()
@@ -39,14 +37,15 @@ def test_faults_meet_their_own_side_in_their_order(client, side, usual):
 @pytest.mark.parametrize(
     ("status", "body", "sent"),
     [
-        *((502, body, body.encode()) for body in ("é", "")),
+        (502, "é", "é".encode()),
+        (502, "", b""),
         (502, b"\xff", b"\xff"),
         (502, None, b'{"code": "502", "message": "The sandbox was told to answer this."}'),
-        *((status, "lost", b"") for status in (204, 304)),
+        (204, "lost", b""),
+        (304, "lost", b""),
     ],
 )
-def test_fault_answers_with_headers_and_a_body(client, status, body, sent):
-    """Headers take the place of the usual ones, whatever their case. An empty body is a body, except to 204 and 304."""
+def test_fault_answers_with_headers_that_replace_the_usual_ones_and_a_body(client, status, body, sent):
     headers = {"Retry-After": "7", "content-type": "text/html", "DATE": "yesterday"}
     client.sandbox.fail_token_requests(status=status, headers=headers, body=body)
     headers["Retry-After"] = "8"  # too late
@@ -59,8 +58,7 @@ def test_fault_answers_with_headers_and_a_body(client, status, body, sent):
 
 
 @SIDES
-def test_delay_comes_before_all_else_and_ends_with_the_sandbox(client, start, side, usual):
-    """Then comes the other fault, or else the usual answer. A stop drops the request without an answer."""
+def test_delay_comes_before_the_answer_and_ends_without_one_when_the_sandbox_stops(client, start, side, usual):
     for status in (None, 500):
         fail(client, side, status=status, delay=0.05)
         started = time.monotonic()
@@ -76,13 +74,14 @@ def test_delay_comes_before_all_else_and_ends_with_the_sandbox(client, start, si
 
 
 @SIDES
-@pytest.mark.parametrize("fault", ["reset", "garbage"])
-def test_connection_can_be_cut(client, side, usual, fault):
-    """A client sees ECONNRESET after a reset. Garbage is an answer that it can't read, and then the connection ends."""
+@pytest.mark.parametrize(
+    ("fault", "error"), [("reset", ConnectionResetError), ("garbage", http.client.BadStatusLine)], ids=str
+)
+def test_connection_can_be_cut_by_a_reset_or_after_an_answer_that_no_client_can_read(client, side, usual, fault, error):
     fail(client, side, **{fault: True})
-    with pytest.raises(ConnectionResetError if fault == "reset" else http.client.BadStatusLine) as raised:
+    with pytest.raises(error) as raised:
         ask(client, side)
     assert not isinstance(raised.value, http.client.RemoteDisconnected)  # which is of both kinds
     assert [seen.status for seen in client.sandbox.requests] == [None]
-    client.sandbox.fail_api_requests(garbage=True)
+    fail(client, "api", garbage=True)
     assert b"HTTP/" not in client.exchange(b"GET / HTTP/1.1\r\n\r\n")

@@ -12,8 +12,9 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize(("options", "times", "resets"), WINDOWS.values(), ids=WINDOWS)
-def test_spent_rate_limit_is_a_429_until_the_window_ends(clock, serve, options, times, resets):
-    """The window starts with the first request, and lasts as long as the option says: five minutes by default."""
+def test_spent_rate_limit_is_a_429_until_the_window_ends_which_the_first_request_started(
+    clock, serve, options, times, resets
+):
     client = serve(rate_limit=2, **options)
     token = client.new_token()
     assert client.call(token).limits == ("2", "1", resets[0])
@@ -29,8 +30,7 @@ def test_spent_rate_limit_is_a_429_until_the_window_ends(clock, serve, options, 
         assert (reply.status, reply.limits) == (200, ("2", "1", resets[0]))
 
 
-def test_each_token_has_a_limit_of_its_own(serve):
-    """A 401 spends the limit of its token and never turns into a 429. A fault has not reached the API and is free."""
+def test_each_token_has_a_limit_of_its_own_which_a_401_spends_and_a_fault_does_not(serve):
     client = serve(rate_limit=1)
     client.sandbox.fail_api_requests(status=500)
     first, second, third = (client.new_token() for _ in range(3))
@@ -42,7 +42,6 @@ def test_each_token_has_a_limit_of_its_own(serve):
 
 
 def test_concurrent_requests_spend_the_limit_exactly(serve, start):
-    """Of 16 threads at once, as many are served as the limit allows."""
     client = serve(rate_limit=10)
     token = client.new_token()
     barrier = threading.Barrier(16)

@@ -6,24 +6,23 @@ import pytest
 
 from requests_mentionme.sandbox import Sandbox
 
-NO_NUMBERS = [float("nan"), float("inf")]
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
     ("names", "values", "message"),
     [
-        ("client_id client_secret env scope", [7, None], "must be str, not "),
+        ("client_id client_secret env scope", [None], "must be str, not "),
         ("merchant_id rate_limit port", ["7", True], "must be int, not "),
         ("lifetime rate_window", ["7", True], "must be int or float, not "),
         ("client_id client_secret env", [""], "must be 1 or more"),
-        ("lifetime rate_window", [0, *NO_NUMBERS], "must be from 0.001 to 1000000000.0"),
+        ("lifetime rate_window", [0, NAN, float("inf")], "must be from 0.001 to 1000000000.0"),
         ("merchant_id", [-1], "must be 0 or more"),
         ("rate_limit", [0], "must be 1 or more"),
         ("port", [-1, 65_536], "must be from 0 to 65535"),
     ],
 )
 def test_option_of_the_wrong_type_or_size_is_refused(names, values, message):
-    """A bool is no number here."""
     for name, value in itertools.product(names.split(), values):
         of_type = message.endswith("not ")
         with pytest.raises(TypeError if of_type else ValueError) as raised:
@@ -36,7 +35,6 @@ KEYS = [
     ("add_client", ["sandbox-id", "s"], "there is a client 'sandbox-id' already"),
     ("add_client", ["", "s"], "the length of client_id must be 1 or more"),
     ("add_client", ["i", ""], "the length of client_secret must be 1 or more"),
-    ("add_client", ["i", b"s"], "client_secret must be str, not bytes"),
     ("add_client", ["i", "s", 1], "scope must be str, not int"),
     ("remove_client", ["nobody"], "there is no client 'nobody'"),
     ("revoke", ["hush"], "this sandbox knows no such token"),
@@ -48,11 +46,10 @@ FAULTS = [
     ({"delay": 1, "headers": {"A": "b"}}, "headers and body need a status"),
     ({"reset": True, "body": ""}, "headers and body need a status"),
     ({"times": 0, "reset": True}, "times must be 1 or more"),
-    *(({"delay": value}, "delay must be from 0 to 1000000.0") for value in [-0.1, *NO_NUMBERS]),
+    *(({"delay": value}, "delay must be from 0 to 1000000.0") for value in [-0.1, NAN]),
     *(({"status": status}, "status must be from 200 to 599") for status in [199, 600]),
     *(({"status": 500, "headers": {name: "a"}}, f"no header can be like {name!r}") for name in ["", "A b"]),
     *(({"status": 500, "headers": {"A": text}}, "no header can be like 'A'") for text in ["é", "b\r\nC: d"]),
-    ({"times": 1.0, "reset": True}, "times must be int, not float"),
     ({"times": True, "reset": True}, "times must be int, not bool"),
     ({"status": "500"}, "status must be int, not str"),
     ({"delay": "1"}, "delay must be int or float, not str"),
@@ -62,8 +59,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("method", "arguments", "message"), [*KEYS, *(("fail", *fault) for fault in FAULTS)])
-def test_call_that_makes_no_sense_is_refused(client, method, arguments, message):
-    """A typo does not pass for a deletion, and nothing goes wrong later."""
+def test_call_that_makes_no_sense_is_refused_and_changes_nothing(client, method, arguments, message):
     for name in ["fail_token_requests", "fail_api_requests"] if method == "fail" else [method]:
         call = getattr(client.sandbox, name)
         with pytest.raises(TypeError if ", not " in message else ValueError) as raised:

@@ -16,7 +16,6 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def test_connection_stays_usable_whatever_was_asked(client):
-    """Bodies are read to their end, and answers have a length. So one connection does it all."""
     token = client.new_token()
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         for path in ("/api/oauth/token", "coupons/validate/SAMPLE", "customers", "/nowhere"):
@@ -29,8 +28,7 @@ def test_connection_stays_usable_whatever_was_asked(client):
     assert client.sandbox.connections == 1
 
 
-def test_chunked_body_is_read_whole(client):
-    """A client may wait for the go-ahead. Extensions and trailers are passed over, and the next request is found."""
+def test_chunked_body_is_read_whole_after_a_go_ahead_and_without_its_extensions_and_trailers(client):
     head = b"POST /first HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
     chunks = b"5;name=value\r\nHello\r\nB \r\n, chunks\r\n.\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\n"
     answers = client.exchange(head + chunks + b"GET /second HTTP/1.0\r\n\r\n")
@@ -44,7 +42,7 @@ def test_chunked_body_is_read_whole(client):
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        *((POST + b"Content-Length: %b\r\n\r\n" % size, 400) for size in (b"-1", b"1_0", b"a", b"", b"9" * 5_000)),
+        *((POST + b"Content-Length: %b\r\n\r\n" % size, 400) for size in (b"-1", b"1_0", b"", b"9" * 5_000)),
         (POST + b"Content-Length: 8388609\r\n\r\n", 413),
         (POST + b"Transfer-Encoding: gzip\r\n\r\n{}\r\n", 400),
         *((CHUNKED + size + b"\r\na\r\n0\r\n\r\n", 400) for size in (b"0x1", b"-1", b"")),
@@ -57,7 +55,6 @@ def test_chunked_body_is_read_whole(client):
     ids=lambda value: str(value)[-40:],
 )
 def test_request_that_cannot_be_read_gets_a_json_error_and_ends_the_connection(client, capfd, request_bytes, status):
-    """Where the next request starts is not known. Nothing of this one is counted or printed."""
     head, _, body = client.exchange(request_bytes).partition(b"\r\n\r\n")
     parts = (b"HTTP/1.1 %d " % status, b"\r\nConnection: close", b"\r\nContent-Type: application/json")
     assert all(part in head for part in parts)
@@ -67,14 +64,13 @@ def test_request_that_cannot_be_read_gets_a_json_error_and_ends_the_connection(c
 
 
 @pytest.mark.parametrize("rest", [b"Content-Length: 9\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n9\r\nhalf"])
-def test_client_that_leaves_makes_no_noise(client, capfd, rest):
-    """Half a request is neither answered nor counted. A reset in the middle of an answer is no news."""
+def test_client_that_leaves_in_the_middle_of_a_request_or_an_answer_makes_no_noise(client, capfd, rest):
     client.sandbox.fail_api_requests(status=200, body=b"x" * 32_000_000)
-    with client.connect() as connection:
+    with socket.create_connection(client.address, timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.recv(8) == b"HTTP/1.1"
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    with client.connect() as connection:
+    with socket.create_connection(client.address, timeout=10) as connection:
         connection.sendall(POST + rest)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
@@ -83,8 +79,7 @@ def test_client_that_leaves_makes_no_noise(client, capfd, rest):
     assert capfd.readouterr() == ("", "")
 
 
-def test_mistake_of_the_sandbox_itself_is_shown(client, monkeypatch):
-    """What is no client's doing ends up where Python shows the exceptions of threads. A stop waits for them."""
+def test_mistake_of_the_sandbox_itself_is_shown_where_the_exceptions_of_threads_are(client, monkeypatch):
     shown = []
     monkeypatch.setattr(threading, "excepthook", lambda args: threading.Event().wait(0.05) or shown.append(args))
     monkeypatch.setattr("secrets.token_hex", lambda _: 1 / 0)
@@ -95,7 +90,6 @@ def test_mistake_of_the_sandbox_itself_is_shown(client, monkeypatch):
 
 
 def test_requests_are_recorded_as_they_were_sent(client):
-    """The values of a repeated header are joined. The `repr` leaves out what may hold a secret."""
     token = client.new_token()
     head = "POST /a%20?b=%20c HTTP/1.1\r\nA: 1\r\na: 2\r\nConnection: close\r\n"
     client.exchange(f"{head}Authorization: Bearer {token}\r\nContent-Length: 7\r\n\r\ncontent".encode())
@@ -119,7 +113,6 @@ def test_requests_are_recorded_as_they_were_sent(client):
 
 
 def test_only_the_newest_thousand_requests_and_tokens_are_kept(client):
-    """Memory is bounded. The counters go on, and a token that was forgotten is unknown."""
     tokens = [client.new_token() for _ in range(1_001)]
     assert client.sandbox.tokens == tuple(tokens[1:])
     assert [client.call(token).status for token in tokens[:2]] == [401, 200]

@@ -36,8 +36,7 @@ def descriptors(free):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_sandbox_serves_until_its_block_ends(serve):
-    """Afterwards nobody listens on its port, but what was seen can still be read. It starts only once."""
+def test_sandbox_starts_once_and_serves_until_its_block_ends_and_then_tells_what_it_saw(serve):
     sandbox = Sandbox(client_secret="hush")
     sandbox.stop()  # too early, so it does nothing
     assert (repr(sandbox), sandbox.connections) == ("<Sandbox, not started>", 0)
@@ -65,8 +64,7 @@ def test_sandbox_serves_until_its_block_ends(serve):
     assert len(sandbox.requests) == 1
 
 
-def test_sandbox_takes_the_port_that_it_is_given(client, serve):
-    """A taken port is an OSError. A port can be used again at once, whatever lingers of its connections."""
+def test_sandbox_takes_the_port_that_it_is_given_unless_another_one_has_it_at_the_moment(client, serve):
     client.new_token()
     second = Sandbox(port=client.address[1])
     with pytest.raises(OSError, match=r"in use|usage"):
@@ -78,8 +76,7 @@ def test_sandbox_takes_the_port_that_it_is_given(client, serve):
         assert serve(second).ask_for_token().status == 200
 
 
-def test_many_clients_that_connect_at_once_are_all_served(serve, monkeypatch):
-    """They wait in a long queue. Nagle's algorithm, which delays answers, is off. No thread and no socket is left."""
+def test_many_clients_that_connect_at_once_are_all_served_and_nothing_is_left_of_them(serve, monkeypatch):
     accept = socket.socket.accept
     all_wait = threading.Event()
     accepted = weakref.WeakSet()
@@ -111,7 +108,7 @@ def test_many_clients_that_connect_at_once_are_all_served(serve, monkeypatch):
 
 
 def test_lack_of_file_descriptors_does_no_harm(serve, monkeypatch):
-    """Clients wait until there are some again, without a busy loop. A sandbox can stop. None can start half."""
+    """Clients wait until there are some again. A sandbox can stop. None can start half."""
     tries = []
     accept = socket.socket.accept
     monkeypatch.setattr(socket.socket, "accept", lambda self: tries.append(time.monotonic()) or accept(self))
@@ -133,8 +130,7 @@ def test_lack_of_file_descriptors_does_no_harm(serve, monkeypatch):
     gc.collect()  # A socket that is open would be a warning now, and so an error.
 
 
-def test_lack_of_threads_does_no_harm(client, monkeypatch):
-    """A client is sent away, but not the next one. A new sandbox can't start then, and leaves nothing open."""
+def test_lack_of_threads_sends_clients_away_and_keeps_a_new_sandbox_from_its_start(client, monkeypatch):
     new = Sandbox()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no more threads")))
