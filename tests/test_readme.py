@@ -6,9 +6,7 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -26,25 +24,24 @@ CUSTOMERS = "/api/merchant/v2/customers"
 IDENTIFIERS = {"identifiers": [{"type": "email", "value": "ada@example.com"}]}
 
 
-def blocks(language: str, mention: str = "") -> list[str]:
+def blocks(language, mention=""):
     """Return the README's blocks of a language that mention something, in order."""
     found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     return [block for block in found if mention in block]
 
 
-def run(block: str, names: dict[str, Any]) -> dict[str, Any]:
+def run(block, names):
     """Run an example, which may use *names* and defines more of them, and return all of them."""
     exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - our own README
     return names
 
 
-def demo_auth() -> MentionMeAuth:
-    """Return a new auth for the demo environment."""
+def demo_auth():
     return MentionMeAuth("client-id", "client-secret", environment="demo")
 
 
 @pytest.fixture
-def demo() -> Iterator[responses.RequestsMock]:
+def demo():
     """The demo environment in memory. It gives one token and then another one, and knows one customer."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         mock.add_passthru(re.compile(r"https?://(127\.0\.0\.1|localhost):"))
@@ -55,25 +52,24 @@ def demo() -> Iterator[responses.RequestsMock]:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox():
     """A sandbox that allows one request in a short window."""
     with Sandbox(rate_limit=1, rate_window=5) as running:
         yield running
 
 
 @pytest.fixture
-def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def log(caplog, monkeypatch):
     """All records of level INFO and up. What an example sets up for logging is undone afterwards."""
     caplog.set_level(logging.INFO, logger="requests_mentionme")
     monkeypatch.setattr(logging.root, "handlers", [caplog.handler])
     return caplog
 
 
-def test_the_examples_run_one_after_the_other(demo, log, monkeypatch, tmp_path, capsys):
-    """Each may use what those before it have defined, as a reader would paste them."""
+def test_the_examples_run_one_after_the_other_as_a_reader_would_paste_them(demo, log, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     logging.root.handlers.clear()  # so that the example for logging finds none, as a reader's does
-    names: dict[str, Any] = {}
+    names = {}
     for example in blocks("python"):
         if "import httpx" not in example:  # which has a test of its own
             run(example, names)
@@ -90,7 +86,6 @@ def test_the_examples_run_one_after_the_other(demo, log, monkeypatch, tmp_path, 
 
 @pytest.mark.parametrize("language", ["python", "sh"], ids=["lent session", "variables"])
 def test_the_examples_for_proxies_and_certificates_reach_the_token_request_too(language, demo, monkeypatch):
-    """What they set is what both requests are sent with."""
     (example,) = blocks(language, "proxy.example")
     for name, value in re.findall(r"^export (\w+)=(.*)$", example, re.MULTILINE):
         monkeypatch.setenv(name, value)
@@ -105,7 +100,6 @@ def test_the_examples_for_proxies_and_certificates_reach_the_token_request_too(l
 
 
 def test_the_async_example_heals_a_401_and_shows_no_other_host_the_token(auth, sandbox):
-    """It asks for another token in a thread, and sends the request again."""
     pytest.importorskip("httpx", reason="httpx is not installed")
     names = run(*blocks("python", "import httpx"), {"auth": auth})
     auth.access_token()
@@ -123,31 +117,29 @@ def test_the_async_example_heals_a_401_and_shows_no_other_host_the_token(auth, s
 
 
 @pytest.fixture
-def patient(auth) -> Iterator[requests.Session]:
-    """The session of the recipe for rate limits."""
-    with run(*blocks("python", "RateLimitRetry"), {"requests": requests, "auth": auth})["session"] as session:
-        yield session
-
-
-@pytest.fixture
-def waits(monkeypatch) -> list[float]:
+def waits(monkeypatch):
     """The waits, which only set the clock forward."""
-    noted: list[float] = []
+    noted = []
     real_time = time.time
     monkeypatch.setattr(time, "time", lambda: real_time() + sum(noted))
     monkeypatch.setattr(time, "sleep", noted.append)
     return noted
 
 
-def test_the_recipe_for_rate_limits_waits_until_the_window_ends(patient, sandbox, waits, log):
-    """A POST that got a 429 is sent again when the window is over, and a warning says that it waits."""
+@pytest.fixture
+def patient(auth, waits):
+    """The session of the recipe for rate limits."""
+    with run(*blocks("python", "RateLimitRetry"), {"requests": requests, "auth": auth})["session"] as session:
+        yield session
+
+
+def test_the_recipe_for_rate_limits_sends_a_post_again_when_the_window_is_over_and_warns(patient, sandbox, waits, log):
     statuses = [patient.post(sandbox.url + CUSTOMERS, json=IDENTIFIERS).status_code for _ in range(2)]
     assert (statuses, sandbox.api_requests, len(waits)) == ([200, 200], 3, 1)
     assert text(log).endswith(f"WARNING 429 from Mention Me: waiting for {waits[0]} s\n")
 
 
-def test_the_recipe_for_rate_limits_bounds_its_waits(patient, waits, sandbox):
-    """Each is as long as the API asks, from 1 to 300 seconds, or a minute. After three it returns the 429."""
+def test_the_recipe_for_rate_limits_waits_three_times_as_the_api_asks_for_1_to_300_s(patient, waits, sandbox):
     for reset in ("17", "1767268800", "", "7", "0"):  # the fourth is returned
         sandbox.fail_api_requests(status=429, headers={"X-RateLimit-Reset": reset})
     sandbox.fail_api_requests(status=429, headers={"X-RateLimit-Reset": "17", "Retry-After": "3"})
@@ -157,26 +149,25 @@ def test_the_recipe_for_rate_limits_bounds_its_waits(patient, waits, sandbox):
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 413}, {"reset": True}, {"garbage": True}], ids=str)
 def test_the_recipe_for_rate_limits_repeats_nothing_but_a_429(patient, waits, sandbox, fault):
-    """What may have been carried out, or was refused for another reason, is the caller's to repeat."""
     sandbox.fail_api_requests(**fault, headers={"Retry-After": "1"} if "status" in fault else None)
     with contextlib.suppress(requests.ConnectionError):
         assert patient.delete(sandbox.url + CUSTOMERS).status_code == fault["status"]
     assert (sandbox.api_requests, waits) == (1, [])
 
 
-def text(log: pytest.LogCaptureFixture) -> str:
+def text(log):
     """Return the log records in lines, as the README quotes them."""
     return "".join(f"{record.levelname} {record.message}\n" for record in log.records)
 
 
-def error_of(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+def error_of(call, *args, **kwargs):
     """Return what a call raises, as the README quotes it."""
     with pytest.raises(requests.RequestException) as caught:
         call(*args, **kwargs)
     return f"{caught.type.__name__}: {caught.value}"
 
 
-def troubles(demo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def troubles(demo, waits):
     """Bring about what each row of "Troubleshooting" describes, in its order; yield what is raised, if anything."""
     demo.get(COUPON, status=401)
     for auth in (first := demo_auth(), first, demo_auth()):  # the last one gets the same token each time
@@ -197,10 +188,8 @@ def troubles(demo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> I
         error = error_of(MentionMeAuth("client-id", "client-secret", environment=server.url).access_token)
     stale = auth_with(TokenEndpoint("a-token", requests.exceptions.SSLError(error)))
     stale.access_token()
-    later = time.time() + STALE
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: later)
-        stale.access_token()
+    waits.append(STALE)
+    stale.access_token()
     yield error
     demo.replace(responses.GET, COUPON, status=401)
     demo.get(COUPON)
@@ -209,29 +198,28 @@ def troubles(demo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> I
     yield error_of(requests.Request("GET", server.url, auth=MentionMeAuth("a", "b", environment=server.url)).prepare)
 
 
-def rows(section: str) -> list[list[str]]:
+def rows(section):
     """Return the cells of the table in a section, row by row, without its head."""
     (text,) = re.findall(rf"^## {section}\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
     return [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")][2:]
 
 
-def is_said(quote: str, said: str) -> bool:
+def is_said(quote, said):
     """Return whether a line of *said* holds the quote, in which an ellipsis stands for anything."""
     return re.search(".*".join(map(re.escape, re.split(r" ?… ?", quote))), said) is not None
 
 
-def test_what_troubleshooting_and_logging_quote_is_really_said(demo, log, monkeypatch):
+def test_what_troubleshooting_and_logging_quote_is_really_said(demo, log, waits):
     """A quote is what stands in backticks and has a space, in what one sees and in the log line."""
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the tries of a token request
     heard = ""
-    for (seen, logged, *_), error in zip(rows("Troubleshooting"), troubles(demo, monkeypatch), strict=True):
+    for (seen, logged, *_), error in zip(rows("Troubleshooting"), troubles(demo, waits), strict=True):
         said = text(log) + error
         for level, quote in re.findall(r"(WARNING |INFO |)`([^`]+)`", seen + logged):
             assert " " not in quote or is_said(level + quote, said), said
         assert "none" not in logged or "WARNING" not in said
         heard += said + "\n"
         log.clear()
-    store: dict[str, str] = {}
+    store = {}
     for _ in range(2):
         auth_with(TokenEndpoint(), store=store).access_token()
     store.update(dict.fromkeys(store, "rubbish"))
@@ -244,7 +232,6 @@ def test_what_troubleshooting_and_logging_quote_is_really_said(demo, log, monkey
 
 
 def test_the_readme_names_each_option_and_error():
-    """Its tables and text do not lag behind the code."""
     options = MentionMeAuth.__init__.__kwdefaults__
     errors = [kind.__name__ for kind in MentionMeAuthError.__subclasses__()]
     assert [name for name in [*options, *errors] if not re.search(rf"\b{name}\b", README)] == []
