@@ -134,13 +134,11 @@ def test_each_key_and_environment_has_a_place_of_its_own(*, endpoint, auth, stor
 
 
 def test_what_is_stored_is_the_token_its_start_and_its_lifetime_under_a_digest(clock, auth, store):
-    for number in (1, 2):
-        clock.tick(DUE)
-        auth.access_token()
-        ((key, value),) = store.items()
-        assert json.loads(value) == json.loads(stored(f"token-{number}", time.time()))
-        assert re.fullmatch(r"requests-mentionme:[0-9a-f]{64}", key)
-        assert (type(key), type(value)) == (str, str)
+    auth.access_token()
+    ((key, value),) = store.items()
+    assert json.loads(value) == json.loads(stored("token-1", time.time()))
+    assert re.fullmatch(r"requests-mentionme:[0-9a-f]{64}", key)
+    assert (type(key), type(value)) == (str, str)
 
 
 def test_the_store_is_read_when_a_token_is_needed_or_due_and_written_when_one_was_obtained(clock, auth, store):
@@ -338,8 +336,7 @@ def test_an_invalidated_token_that_could_not_be_removed_or_was_put_back_does_not
     assert auth.access_token() == stored_token(store) == "token-2"
 
 
-def test_an_invalidated_token_does_not_come_back_through_a_thread_that_needs_one_before_it_is_removed(store):
-    auth = auth_with(TokenEndpoint(), store=store)
+def test_an_invalidated_token_does_not_come_back_through_a_thread_that_needs_one_before_it_is_removed(auth, store):
     auth.access_token()
     store.note = lambda call: call == "remove" and auth.access_token()
     auth.invalidate()
@@ -420,10 +417,8 @@ NO_NUMBERS = [None, [NOW], "soon", True, float("nan"), float("inf")]
 RUBBISH = {
     "of another type": [None, 7, {"access_token": "a-token", "obtained_at": NOW, "lifetime": 3600}],
     "no JSON object": ["", "\ud800", "[" * 100_000, "null", f"[{stored('a-token', NOW)}]"],
-    "cut off": [stored("a-token", NOW)[:-1], stored("a-token", NOW)[:-1].encode()],
-    "bytes that are no text": [b"\xff\xfe\xff"],
-    "no token": ["{}", stored(None, NOW), stored("", NOW), stored(["a-token"], NOW)],
-    "a token for no header": [stored(f"a-token{end}", NOW) for end in ("\n", "\r\nX: 1", " ", "\u00f6", "\ud800")],
+    "cut off": [stored("a-token", NOW)[:-1], stored("a-token", NOW)[:-1].encode(), b"\xff\xfe\xff"],
+    "no token": [stored(odd, NOW) for odd in (None, "", ["a-token"], "a-token\n", "a-token ", "a-token\u00f6")],
     "no start": [stored("a-token", start) for start in NO_NUMBERS],
     "no lifetime": [stored("a-token", NOW, odd) for odd in NO_NUMBERS],
 }
