@@ -81,9 +81,7 @@ def one_line(printed):
     return printed.err
 
 
-def test_whoami_tells_one_fact_on_each_line_and_the_rest_of_life_whatever_the_local_clock_says(
-    api, clock, monkeypatch, capsys
-):
+def test_whoami_tells_one_fact_on_each_line(api, clock, monkeypatch, capsys):
     """The server told a lifetime, of which 20 s are over. By this clock, the claim `exp` is past."""
     claims = MentionMeAuth.claims
 
@@ -138,9 +136,7 @@ HOSTILE = {
     ],
     ids=ascii,
 )
-def test_whoami_takes_claims_of_any_form_and_tells_each_in_one_line_of_plain_text(
-    claims, expected, clock, monkeypatch, capsys
-):
+def test_whoami_takes_claims_of_any_form(claims, expected, clock, monkeypatch, capsys):
     """A server can neither break out of a line nor reach the terminal. What makes no sense is null."""
     monkeypatch.setattr(MentionMeAuth, "claims", lambda _: claims)
     assert main(["whoami"]) == 0
@@ -259,9 +255,7 @@ def test_a_port_that_is_taken_is_one_line_and_status_1_before_a_command_is_start
         ("sandbox --port 65536", {}, (2, "port")),
     ],
 )
-def test_a_failure_is_one_line_that_says_what_is_wrong_and_status_2_if_a_value_is(
-    command, changed, expected, monkeypatch, capsys
-):
+def test_a_failure_is_one_line_that_says_what_is_wrong(command, changed, expected, monkeypatch, capsys):
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
     status, said = expected

@@ -83,9 +83,7 @@ def test_a_copy_of_a_session_that_holds_the_auth_gets_tokens(everything, duplica
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, unpickled])
 @pytest.mark.parametrize("of", ["request", "response"])
-def test_a_copied_request_or_response_has_no_credentials_and_an_inert_hook_until_an_auth_acts_on_it(
-    everything, duplicate, of
-):
+def test_a_copied_request_or_response_has_no_credentials_and_an_inert_hook(everything, duplicate, of):
     auth = MentionMeAuth(*key(), environment="demo")
     response = requests.get(API, auth=auth)
     original = response.request if of == "request" else response

@@ -127,31 +127,29 @@ def waits(monkeypatch):
 
 
 @pytest.fixture
-def patient(auth, waits):
-    """The session of the recipe for rate limits."""
+def post(sandbox, auth, waits):
+    """Sends a POST to the sandbox by the recipe for rate limits, and returns the status."""
     with run(*blocks("python", "RateLimitRetry"), {"requests": requests, "auth": auth})["session"] as session:
-        yield session
+        yield lambda: session.post(sandbox.url + CUSTOMERS, json=IDENTIFIERS).status_code
 
 
-def test_the_recipe_for_rate_limits_sends_a_post_again_when_the_window_is_over_and_warns(patient, sandbox, waits, log):
-    statuses = [patient.post(sandbox.url + CUSTOMERS, json=IDENTIFIERS).status_code for _ in range(2)]
-    assert (statuses, sandbox.api_requests, len(waits)) == ([200, 200], 3, 1)
+def test_the_recipe_for_rate_limits_sends_a_request_again_when_the_window_is_over_and_warns(post, sandbox, waits, log):
+    assert [post(), post(), sandbox.api_requests, len(waits)] == [200, 200, 3, 1]
     assert text(log).endswith(f"WARNING 429 from Mention Me: waiting for {waits[0]} s\n")
 
 
-def test_the_recipe_for_rate_limits_waits_three_times_as_the_api_asks_for_1_to_300_s(patient, waits, sandbox):
+def test_the_recipe_for_rate_limits_waits_three_times_as_the_api_asks_for_1_to_300_s(post, waits, sandbox):
     for reset in ("17", "1767268800", "", "7", "0"):  # the fourth is returned
         sandbox.fail_api_requests(status=429, headers={"X-RateLimit-Reset": reset})
     sandbox.fail_api_requests(status=429, headers={"X-RateLimit-Reset": "17", "Retry-After": "3"})
-    statuses = [patient.post(sandbox.url + CUSTOMERS, json=IDENTIFIERS).status_code for _ in range(2)]
-    assert (statuses, waits) == ([429, 200], [17, 300, 60, 1, 3])
+    assert [post(), post(), waits] == [429, 200, [17, 300, 60, 1, 3]]
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 413}, {"reset": True}, {"garbage": True}], ids=str)
-def test_the_recipe_for_rate_limits_repeats_nothing_but_a_429(patient, waits, sandbox, fault):
+def test_the_recipe_for_rate_limits_repeats_nothing_but_a_429(post, waits, sandbox, fault):
     sandbox.fail_api_requests(**fault, headers={"Retry-After": "1"} if "status" in fault else None)
     with contextlib.suppress(requests.ConnectionError):
-        assert patient.delete(sandbox.url + CUSTOMERS).status_code == fault["status"]
+        assert post() == fault["status"]
     assert (sandbox.api_requests, waits) == (1, [])
 
 

@@ -10,9 +10,7 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize(("options", "times", "resets"), WINDOWS.values(), ids=WINDOWS)
-def test_spent_rate_limit_is_a_429_until_the_window_ends_which_the_first_request_started(
-    clock, serve, options, times, resets
-):
+def test_spent_rate_limit_is_a_429_until_the_window_ends(clock, serve, options, times, resets):
     client = serve(rate_limit=2, **options)
     token = client.new_token()
     assert client.call(token).limits == ("2", "1", resets[0])
