@@ -381,13 +381,14 @@ def test_a_store_that_asks_for_a_token_itself_as_one_behind_the_api_would_is_one
     assert "RuntimeError" in warning
 
 
-def test_an_interrupt_within_the_store_comes_through_and_leaves_the_auth_usable(caplog):
-    store = Failing(KeyboardInterrupt(), "read")
+@pytest.mark.parametrize(("method", "number"), [("read", 1), ("write", 2), ("remove", 2)])
+def test_an_interrupt_within_the_store_comes_through_and_leaves_the_auth_usable(caplog, method, number):
+    store = Failing(KeyboardInterrupt(), method)
     auth = auth_with(TokenEndpoint(), store=store)
     with pytest.raises(KeyboardInterrupt):
-        auth.access_token()
+        auth.access_token() and auth.invalidate()
     store.methods = ()
-    assert auth.access_token() == "token-1"
+    assert auth.access_token() == f"token-{number}"
     assert warnings(caplog) == []
 
 
@@ -395,8 +396,9 @@ NOW = 4_000_000_000  # as the clock of these tests says
 NO_NUMBERS = [None, [NOW], "soon", True, float("nan"), float("inf")]
 RUBBISH = {
     "of another type": [None, 7, {"access_token": "a-token", "obtained_at": NOW, "lifetime": 3600}],
-    "no JSON object": ["", "\ud800", "[" * 100_000, "null", f"[{stored('a-token', NOW)}]"],
-    "cut off": [stored("a-token", NOW)[:-1], stored("a-token", NOW)[:-1].encode(), b"\xff\xfe\xff"],
+    "no text": [b"\xff\xfe\xff", stored("a-token", NOW).replace("{", '{"more": "\ud800", ')],
+    "no JSON object": ["", "[" * 100_000, "null", f"[{stored('a-token', NOW)}]"],
+    "cut off": [stored("a-token", NOW)[:-1], stored("a-token", NOW)[:-1].encode()],
     "no token": [stored(odd, NOW) for odd in (None, "", ["a-token"], "a-token\n", "a-token ", "a-token\u00f6")],
     "no start": [stored("a-token", start) for start in NO_NUMBERS],
     "no lifetime": [stored("a-token", NOW, odd) for odd in NO_NUMBERS],
