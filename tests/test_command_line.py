@@ -104,34 +104,24 @@ def test_whoami_tells_one_fact_on_each_line(api, clock, monkeypatch, capsys):
     assert (api.token_requests, api.api_requests) == (1, 0)
 
 
-HOSTILE = {
-    "env": "demo\nmerchant 1",
-    "merchantId": "\N{RIGHT-TO-LEFT OVERRIDE}",
-    "scope": ["a", "\x1b[2J"],
-    "iat": 10**400,
-}
-
-
 @pytest.mark.parametrize(
     ("claims", "expected"),
     [
         ({"scope": "a b"}, {"scopes": ["a", "b"]}),
-        ({"scope": ["a", "b"]}, {"scopes": ["a", "b"]}),
+        ({"scope": ["a", "\x1b[2J"]}, {"scopes": ["a", "\x1b[2J"]}),
+        ({"scope": 1.5}, {"scopes": 1.5}),
         ({"claims": {"scope": ""}}, {"scopes": []}),
-        ({"claims": {"merchantId": "4259"}, "env": "demo"}, {"environment": "demo", "merchant": "4259"}),
-        ({"env": "live", "claims": {"env": "demo", "other": None}}, {"environment": "live"}),
-        ({"merchantId": 4259, "claims": ["env"]}, {"merchant": 4259}),
         (
-            {"env": {"a": [None]}, "merchantId": True, "scope": 1.5},
-            {"environment": {"a": [None]}, "merchant": True, "scopes": 1.5},
+            {"claims": {"merchantId": "7"}, "env": "demo\nscopes all"},
+            {"environment": "demo\nscopes all", "merchant": "7"},
         ),
+        ({"env": "live", "claims": {"env": "demo", "other": None}}, {"environment": "live"}),
+        ({"env": {"a": [None]}}, {"environment": {"a": [None]}}),
+        ({"merchantId": 4259, "claims": ["env"]}, {"merchant": 4259}),
+        ({"merchantId": "\N{RIGHT-TO-LEFT OVERRIDE}"}, {"merchant": "\N{RIGHT-TO-LEFT OVERRIDE}"}),
         ({"iat": "1700000000"}, {"issued": "2023-11-14 22:13:20+00:00"}),
         ({"iat": 0}, {"issued": "1970-01-01 00:00:00+00:00"}),
-        *(({"iat": odd}, {}) for odd in ("today", 1e11 * 365, -1e300)),
-        (
-            {"claims": HOSTILE},
-            {"environment": HOSTILE["env"], "merchant": HOSTILE["merchantId"], "scopes": HOSTILE["scope"]},
-        ),
+        *(({"iat": odd}, {}) for odd in ("today", 1e11 * 365, -1e300, 10**400)),
         ({}, {}),  # no JWT
     ],
     ids=ascii,

@@ -1,32 +1,28 @@
 """What a caller gets wrong is told at once: by its name and what it must be, and never by its value."""
 
-import itertools
-
 import pytest
 
 from requests_mentionme.sandbox import Sandbox
 
 
 @pytest.mark.parametrize(
-    ("names", "values", "message"),
+    ("names", "value", "error"),
     [
-        ("client_id client_secret env scope", [None], "must be str, not "),
-        ("merchant_id rate_limit port", ["7", True], "must be int, not "),
-        ("lifetime rate_window", ["7", True], "must be int or float, not "),
-        ("client_id client_secret env", [""], "must be 1 or more"),
-        ("lifetime rate_window", [0, float("nan"), float("inf")], "must be from 0.001 to 1000000000.0"),
-        ("merchant_id", [-1], "must be 0 or more"),
-        ("rate_limit", [0], "must be 1 or more"),
-        ("port", [-1, 65_536], "must be from 0 to 65535"),
+        ("client_id client_secret env scope", None, "must be str, not NoneType"),
+        ("merchant_id rate_limit port", "7", "must be int, not str"),
+        ("lifetime rate_window", True, "must be int or float, not bool"),
+        ("lifetime rate_window", 0, "must be from 0.001 to 1000000000.0"),
+        ("lifetime rate_window", float("nan"), "must be from 0.001 to 1000000000.0"),
+        ("merchant_id", -1, "must be 0 or more"),
+        ("rate_limit", 0, "must be 1 or more"),
+        ("port", 65_536, "must be from 0 to 65535"),
     ],
 )
-def test_option_of_the_wrong_type_or_size_is_refused(names, values, message):
-    for name, value in itertools.product(names.split(), values):
-        of_type = message.endswith("not ")
-        with pytest.raises(TypeError if of_type else ValueError) as raised:
+def test_option_of_the_wrong_type_or_size_is_refused(names, value, error):
+    for name in names.split():
+        with pytest.raises(TypeError if ", not " in error else ValueError) as raised:
             Sandbox(**{name: value})
-        what = f"the length of {name}" if value == "" else name
-        assert str(raised.value) == f"{what} {message}{type(value).__name__ if of_type else ''}"
+        assert str(raised.value) == f"{name} {error}"
 
 
 KEYS = [
