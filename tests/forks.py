@@ -4,6 +4,14 @@ import os
 import signal
 import traceback
 
+import pytest
+
+
+def forks(test):
+    """Mark a test that forks."""
+    test = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")(test)
+    return pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")(test)  # that is what is tested
+
 
 def forked(work):
     """Do *work* in a forked child, and return its process id; its exit status is what *work* returns, 0 for None."""

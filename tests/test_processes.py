@@ -2,21 +2,19 @@
 
 import copy
 import multiprocessing
-import os
 import pickle
 import random
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 import requests
-from forks import exit_status, forked
+from forks import exit_status, forked, forks
 from in_memory import API, EXPIRED, LONG, STALE, Answer, Gate, TokenEndpoint, auth_with, in_thread
 from stores import File
 
 from requests_mentionme import MentionMeAuth
 
 SECRET = "the-s3cret"
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # that is what is tested here
 
 
 # Copies
@@ -108,7 +106,7 @@ def asked_by_several(auth, refused=None):
         return {call.result(LONG) for call in calls}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+@forks
 class TestForked:
     """A child that was forked at a bad moment works, and the parent goes on undisturbed."""
 
@@ -203,6 +201,7 @@ class TestForked:
         assert [user.result(LONG) for user in users] == [None, None]
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_an_auth_in_use_is_pickled_for_each_call_in_another_process_and_gets_a_token_there(sandbox, auth, method):
     url = f"{sandbox.url}/api/merchant/v2/coupons/validate/SAMPLE"

@@ -1,14 +1,17 @@
-"""The life of a sandbox: its options, threads and sockets, and a lack of what the system has to give."""
+"""The life of a sandbox: its threads, sockets and forked children, and a lack of what the system has to give."""
 
 import contextlib
 import gc
 import os
+import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from forks import exit_status, forked, forks
 
 from requests_mentionme.sandbox import Sandbox
 
@@ -112,3 +115,37 @@ def test_lack_of_threads_sends_clients_away_and_keeps_a_new_sandbox_from_its_sta
     assert repr(new) == "<Sandbox, not started>"
     assert client.ask_for_token().status == 200
     gc.collect()  # A socket that is open would be a warning now, and so an error.
+
+
+@forks
+@pytest.mark.parametrize("endings", [[Sandbox.__exit__], [Sandbox.stop, Sandbox.__exit__]], ids=["block", "stop"])
+def test_forked_child_only_closes_its_copies_of_the_sockets(client, serve, endings):
+    def close_copies():
+        before = [*Path("/dev/fd").iterdir()]
+        for end in endings:
+            end(client.sandbox)
+        return len(before) - len([*Path("/dev/fd").iterdir()])
+
+    client.new_token()
+    assert exit_status(forked(close_copies)) == 4  # the listener, two ends that wake its thread, and the connection
+    assert (client.ask_for_token().status, client.sandbox.connections) == (200, 1)
+    assert serve(client.sandbox).ask_for_token().status == 200
+
+
+@forks
+def test_no_client_waits_for_a_forked_child_that_holds_copies_of_the_sockets(client, serve, start):
+    other = serve(client.sandbox)
+    for each in (client, other):
+        each.new_token()
+    child = forked(signal.pause)
+    try:
+        other.connection.sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"".join(iter(lambda: other.connection.sock.recv(4096), b"")).startswith(b"HTTP/1.1 404")
+        start(client.sandbox.stop).result(10)
+        assert client.connection.sock.recv(1) == b""
+        client.connection.close()
+        with pytest.raises(ConnectionRefusedError):
+            client.ask_for_token()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
