@@ -5,30 +5,26 @@ import time
 
 import pytest
 
-SIDES = pytest.mark.parametrize(("side", "usual"), [("token", 200), ("api", 401)])
+API = "/api/merchant/v2/customers"
 
 
-def fail(client, side, *args, **options):
-    getattr(client.sandbox, f"fail_{side}_requests")(*args, **options)
-
-
-def ask(client, side):
-    """Ask one side, without a token. Without a fault, the API answers 401."""
-    return client.ask_for_token() if side == "token" else client.ask("GET", "/api/merchant/v2/customers")
-
-
-@SIDES
+@pytest.mark.parametrize(("side", "usual"), [("token", 200), ("api", 401)])
 def test_faults_meet_their_own_side_in_their_order_as_often_as_they_say_and_are_counted(client, side, usual):
     sandbox = client.sandbox
-    other = "api" if side == "token" else "token"
-    fail(client, side, 2, status=500)
-    fail(client, side, status=401)
-    fail(client, other, 9, status=503)
-    assert [ask(client, each).status for each in [side] * 4 + [other]] == [500, 500, 401, usual, 503]
+    sides = {
+        "token": (sandbox.fail_token_requests, client.ask_for_token),
+        "api": (sandbox.fail_api_requests, lambda: client.ask("GET", API)),
+    }
+    fail, ask = sides.pop(side)
+    ((fail_other, ask_other),) = sides.values()
+    fail(2, status=500)
+    fail(status=401)
+    fail_other(9, status=503)
+    assert [each().status for each in [ask] * 4 + [ask_other]] == [500, 500, 401, usual, 503]
     assert [seen.status for seen in sandbox.requests] == [500, 500, 401, usual, 503]
     expected = (4, 1, 0, 1) if side == "token" else (1, 4, 2, 0)  # a 401 of the API is a rejection, too
     assert (sandbox.token_requests, sandbox.api_requests, sandbox.rejections, len(sandbox.tokens)) == expected
-    fail(client, side, status=500)
+    fail(status=500)
     sandbox.clear_faults()
     assert client.call(client.new_token()).status == 200
     assert sandbox.connections == 1
@@ -57,31 +53,26 @@ def test_fault_answers_with_headers_that_replace_the_usual_ones_and_a_body(clien
     assert (client.ask_for_token().status, client.sandbox.connections) == (200, 1)
 
 
-@SIDES
-def test_delay_comes_before_the_answer_and_ends_without_one_when_the_sandbox_stops(client, start, side, usual):
+def test_delay_comes_before_the_answer_and_ends_without_one_when_the_sandbox_stops(client, start):
     for status in (None, 500):
-        fail(client, side, status=status, delay=0.05)
+        client.sandbox.fail_api_requests(status=status, delay=0.05)
         started = time.monotonic()
-        assert ask(client, side).status == (status or usual)
+        assert client.ask("GET", API).status == (status or 401)
         assert time.monotonic() - started >= 0.05
-    fail(client, side, delay=600)
-    asked = start(ask, client, side)
-    while client.sandbox.token_requests + client.sandbox.api_requests < 3:
+    client.sandbox.fail_token_requests(delay=600)
+    asked = start(client.ask_for_token)
+    while client.sandbox.token_requests == 0:
         assert not asked.done()
     client.sandbox.stop()
     assert isinstance(asked.exception(10), ConnectionError)
-    assert [seen.status for seen in client.sandbox.requests] == [usual, 500, None]
+    assert [seen.status for seen in client.sandbox.requests] == [401, 500, None]
 
 
-@SIDES
-@pytest.mark.parametrize(
-    ("fault", "error"), [("reset", ConnectionResetError), ("garbage", http.client.BadStatusLine)], ids=str
-)
-def test_connection_can_be_cut_by_a_reset_or_after_an_answer_that_no_client_can_read(client, side, usual, fault, error):
-    fail(client, side, **{fault: True})
+@pytest.mark.parametrize("side", ["token", "api"])
+@pytest.mark.parametrize(("fault", "error"), [("reset", ConnectionResetError), ("garbage", http.client.BadStatusLine)])
+def test_connection_can_be_cut_by_a_reset_or_after_an_answer_that_no_client_can_read(client, side, fault, error):
+    getattr(client.sandbox, f"fail_{side}_requests")(**{fault: True})
     with pytest.raises(error) as raised:
-        ask(client, side)
+        client.ask_for_token() if side == "token" else client.ask("GET", API)
     assert not isinstance(raised.value, http.client.RemoteDisconnected)  # which is of both kinds
     assert [seen.status for seen in client.sandbox.requests] == [None]
-    fail(client, "api", garbage=True)
-    assert b"HTTP/" not in client.exchange(b"GET / HTTP/1.1\r\n\r\n")
