@@ -1,5 +1,7 @@
 """The Merchant API: its endpoints, their data, scopes, paths and methods, and its rate limit."""
 
+import threading
+
 import pytest
 
 ADA = {"type": "email", "value": "ada@example.com"}
@@ -156,3 +158,11 @@ def test_each_token_has_a_limit_of_its_own_which_a_401_spends_and_a_fault_does_n
     client.sandbox.revoke()
     replies = [client.call(token) for token in (first, third, third)]
     assert [(reply.status, reply.limits[1]) for reply in replies] == [(401, "0")] * 3
+
+
+def test_concurrent_requests_spend_the_limit_exactly(serve, start):
+    client = serve(rate_limit=10)
+    token = client.new_token()
+    barrier = threading.Barrier(16)
+    asked = [start(lambda own: barrier.wait(10) + 1 and own.call(token), serve(client.sandbox)) for _ in range(16)]
+    assert sorted(each.result(10).status for each in asked) == [200] * 10 + [429] * 6

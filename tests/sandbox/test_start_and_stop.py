@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -70,13 +71,33 @@ def test_sandbox_takes_the_port_that_it_is_given_unless_another_one_has_it_at_th
         assert serve(second).ask_for_token().status == 200
 
 
-def test_many_connections_are_served_beside_each_other_and_nothing_is_left_of_them(serve):
+def test_many_that_connect_before_the_first_accept_are_all_served_and_nothing_is_left_of_them(serve, monkeypatch):
+    """They wait in a long queue. Nagle's algorithm, which delays answers, is off. An ended connection is forgotten."""
+    accept = socket.socket.accept
+    all_wait = threading.Event()
+    accepted = weakref.WeakSet()
+
+    def accept_late(listener):
+        assert all_wait.wait(10)
+        connection, address = accept(listener)
+        accepted.add(connection)
+        return connection, address
+
+    monkeypatch.setattr(socket.socket, "accept", accept_late)
     before = set(threading.enumerate())
-    sandbox = serve().sandbox
-    tokens = {serve(sandbox).new_token() for _ in range(200)}
-    assert set(sandbox.tokens) == tokens
-    assert len(tokens) == sandbox.token_requests == sandbox.connections == len(sandbox.requests) == 200
-    sandbox.stop()
+    sandbox = Sandbox()
+    with sandbox:
+        clients = [serve(sandbox) for _ in range(260)]
+        for client in clients:
+            client.connection.connect()
+        all_wait.set()
+        tokens = {client.new_token() for client in clients}
+        assert (len(tokens), set(sandbox.tokens)) == (260, tokens)
+        assert sandbox.token_requests == sandbox.connections == len(sandbox.requests) == len(accepted) == 260
+        assert all(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in accepted)
+        for client in clients[:130]:
+            client.connection.close()
+        assert any(len(accepted) == 130 or threading.Event().wait(0.001) for _ in range(5_000))
     assert set(threading.enumerate()) <= before
     gc.collect()  # A socket that is open would be a warning now, and so an error.
 
