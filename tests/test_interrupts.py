@@ -14,15 +14,11 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable
-from concurrent.futures import Future
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
-from freezegun.api import FrozenDateTimeFactory
 from in_memory import (
     EXPIRED,
     STALE,
@@ -43,11 +39,11 @@ SOON = 5.0  # real seconds: far less than the patience of those who wait, far mo
 WATCHED = (requests_mentionme.__path__[0], threading.__file__)  # whose frames are interrupted
 
 
-def spawn(call: Callable[[], Any]) -> "Future[Any]":
+def spawn(call):
     """Start a call in a thread that no one has to wait for, should it hang."""
-    future: Future[Any] = Future()
+    future = concurrent.futures.Future()
 
-    def run() -> None:
+    def run():
         try:
             future.set_result(call())
         except BaseException as error:  # noqa: BLE001 - an interrupt is what these tests are about
@@ -57,14 +53,11 @@ def spawn(call: Callable[[], Any]) -> "Future[Any]":
     return future
 
 
-def interrupt() -> None:
-    """Do what Python does when somebody presses Ctrl-C."""
+def interrupt():
     raise KeyboardInterrupt
 
 
-def at_moment(
-    number: int, act: Callable[[], object], call: Callable[[], Any], on_wait: Callable[[], object] = lambda: None
-) -> bool:
+def at_moment(number, act, call, on_wait=lambda: None):
     """Make *call*, and do *act* at the moment with this number, from 1; return whether there was such a moment.
 
     When the call is about to wait for a lock that is held, *on_wait* is called first.
@@ -72,7 +65,7 @@ def at_moment(
     moments = count(1)
     found = False
 
-    def profile(frame: types.FrameType, event: str, function: Any) -> None:
+    def profile(frame, event, function):
         nonlocal found
         if not frame.f_code.co_filename.startswith(WATCHED) or is_within_a_token_request(frame):
             return
@@ -94,6 +87,11 @@ def at_moment(
     return found
 
 
+def moments_of(broken, every=1):
+    """Interrupt at one moment after another, or at every fourth; return how many moments there were."""
+    return every * len(list(takewhile(broken, count(1, every))))
+
+
 STATES = {  # that lead to a renewal: the age of the token in hand, and what was refused
     "no token": (None, None),
     "expired": (EXPIRED, None),
@@ -101,9 +99,10 @@ STATES = {  # that lead to a renewal: the age of the token in hand, and what was
     "invalidated while stale": (STALE, None),
     "refused": (0, "old"),
 }
+EVERY = pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 4], ids=["each", "every fourth"])
 
 
-def scene(clock: FrozenDateTimeFactory, state: str) -> tuple[MentionMeAuth, TokenEndpoint, Callable[[], str]]:
+def scene(clock, state):
     """Return an auth in one of the states, its endpoint, and how its token is asked for then."""
     clock.move_to("2026-01-01T12:00:00Z")
     age, refused = STATES[state]
@@ -111,20 +110,20 @@ def scene(clock: FrozenDateTimeFactory, state: str) -> tuple[MentionMeAuth, Toke
     return auth, endpoint, lambda: auth.access_token(refused=refused)
 
 
-def break_leader(clock: FrozenDateTimeFactory, state: str, number: int) -> bool:
+def break_leader(clock, state, number):
     """Interrupt the leader of a renewal, in which two others wait, at one moment."""
     auth, endpoint, ask = scene(clock, state)
     crowd = Crowd(spawn)
-    others: list[Future[Any]] = []
+    others = []
 
-    def be_joined() -> None:
+    def be_joined():
         if state == "invalidated while stale":
             spawn(auth.invalidate).result(SOON)
         others.extend(crowd.ask(2, ask))
         if state != "stale":  # in which they go on with the token in hand
             crowd.expect(2)
 
-    def lead() -> bool:
+    def lead():
         found = at_moment(number, interrupt, ask)
         assert auth.access_token()
         return found
@@ -137,7 +136,7 @@ def break_leader(clock: FrozenDateTimeFactory, state: str, number: int) -> bool:
     return found
 
 
-def break_waiter(clock: FrozenDateTimeFactory, state: str, number: int, outcome: object = None) -> bool:
+def break_waiter(clock, state, number, outcome):
     """Interrupt one of two that wait for a renewal at one moment, before, within, or after its wait."""
     auth, endpoint, ask = scene(clock, state)
     crowd = Crowd(spawn)
@@ -150,7 +149,7 @@ def break_waiter(clock: FrozenDateTimeFactory, state: str, number: int, outcome:
     (other,) = crowd.ask(1, ask)
     crowd.expect(1)
 
-    def wait() -> bool:
+    def wait():
         found = at_moment(number, interrupt, ask, on_wait=gate.open)
         gate.open()
         assert auth.access_token()
@@ -164,22 +163,14 @@ def break_waiter(clock: FrozenDateTimeFactory, state: str, number: int, outcome:
     return found
 
 
-def moments_of(broken: Callable[[int], bool], every: int = 1) -> int:
-    """Interrupt at one moment after another, or at every fourth; return how many moments there were."""
-    return every * len(list(takewhile(broken, count(1, every))))
-
-
-EVERY = pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 4], ids=["each", "every fourth"])
-
-
-@pytest.mark.parametrize("state", ["no token", "expired", "stale", "invalidated while stale", "refused"])
+@pytest.mark.parametrize("state", STATES)
 @EVERY
 def test_an_interrupt_at_any_moment_of_the_leader_leaves_nobody_behind(clock, state, every):
     """Those who wait are served at once, and the auth works, in one more token request at most."""
     assert moments_of(lambda number: break_leader(clock, state, number), every) > 20
 
 
-@pytest.mark.parametrize("state", ["no token", "expired", "invalidated while stale", "refused"])
+@pytest.mark.parametrize("state", [state for state in STATES if state != "stale"])
 @pytest.mark.parametrize("outcome", [None, RuntimeError("own")], ids=["that is served", "that leads next"])
 def test_an_interrupt_at_any_moment_of_a_waiter_leaves_nobody_behind(clock, state, outcome):
     """Neither the leader nor the others who wait notice, also where a waiter takes over from the leader."""
@@ -191,11 +182,11 @@ def test_an_interrupt_at_any_moment_of_a_waiter_leaves_nobody_behind(clock, stat
 def test_a_signal_handler_may_ask_for_a_token_wherever_it_interrupts_its_thread(clock, what, every):
     """It gets one, or is told that its own thread is at it: it does not wait for itself."""
 
-    def asked_within(number: int) -> bool:
+    def asked_within(number):
         auth, endpoint, ask = scene(clock, "no token" if what == "invalidate" else what)
-        answers: list[str] = []
+        answers = []
 
-        def ask_too() -> None:
+        def ask_too():
             try:
                 answers.append(auth.access_token())
             except RuntimeError as error:
@@ -215,7 +206,7 @@ def test_a_signal_handler_may_ask_for_a_token_wherever_it_interrupts_its_thread(
 def test_a_signal_handler_may_send_a_request_elsewhere_wherever_it_interrupts_its_thread():
     """The warning that it gets no token does not wait for the one that it interrupts."""
 
-    def sent_within(number: int) -> bool:
+    def sent_within(number):
         auth = auth_with(TokenEndpoint())
         here, there = (requests.Request("GET", f"https://{name}.example/").prepare() for name in ("here", "there"))
         return spawn(lambda: at_moment(number, lambda: auth(there), lambda: auth(here))).result(SOON)
@@ -232,18 +223,16 @@ class Storm(TokenEndpoint):
     It is the token endpoint as well, so that it knows which thread asks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(lifetime=0.02)  # so that its tokens go through all the states
-        faulthandler.dump_traceback_later(300, exit=True)
         self.auth = auth_with(self)
-        self.asking: int | None = None  # the thread whose token request is under way
+        self.asking = None  # the thread whose token request is under way
         self.leading = self.waiting = 0  # interrupts of the main thread, by what it was at
         self.asked_at = [time.monotonic()] * 3  # by each of the others
         self.is_over = False
 
-    def send(self, *args: Any, **options: Any) -> requests.Response:
-        """Answer in half a millisecond."""
-        self.asking = threading.get_ident()
+    def send(self, *args, **options):
+        self.asking = threading.current_thread()
         try:
             time.sleep(0.0005)
             return super().send(*args, **options)
@@ -251,24 +240,24 @@ class Storm(TokenEndpoint):
             self.asking = None
             self.requests.clear()  # they would grow without bounds
 
-    def interrupt(self, _: int, frame: types.FrameType | None) -> None:
+    def interrupt(self, _, frame):
         """Interrupt the main thread where it asks for a token, and not in this test itself."""
         while frame is not None and frame.f_code is not MentionMeAuth.access_token.__code__:
             frame = frame.f_back
         if frame is not None:
             asking = self.asking
-            self.leading += asking == threading.main_thread().ident
-            self.waiting += asking not in {None, threading.main_thread().ident}
+            self.leading += asking is threading.main_thread()
+            self.waiting += asking not in {None, threading.main_thread()}
             raise KeyboardInterrupt
 
-    def work(self, number: int) -> None:
+    def work(self, number):
         """Be one of the others."""
         while not self.is_over:
             self.asked_at[number] = time.monotonic()
             self.auth.access_token()
             time.sleep(0.001)
 
-    def rage(self, interrupts: int) -> None:
+    def rage(self, interrupts):
         """Interrupt the main thread so many times, half of them as it leads; raise if somebody hangs."""
         while min(self.leading, self.waiting) < interrupts // 2:
             if time.monotonic() - min(self.asked_at) > SOON:
@@ -281,8 +270,9 @@ class Storm(TokenEndpoint):
             except KeyboardInterrupt:
                 pass
 
-    def run(self, interrupts: int) -> None:
+    def run(self, interrupts):
         """Rage, and raise if afterwards anything does not work."""
+        faulthandler.dump_traceback_later(300, exit=True)
         others = [spawn(lambda number=number: self.work(number)) for number in range(3)]
         signal.signal(signal.SIGALRM, self.interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
@@ -294,10 +284,9 @@ class Storm(TokenEndpoint):
         assert [each.exception(SOON) for each in others] == [None] * 3
         assert spawn(self.auth.access_token).result(SOON)
         assert self.auth.access_token()
-        print(self.leading, "interrupts of the leader,", self.waiting, "of one who waits")
 
 
-def run_storm(program: str) -> "subprocess.CompletedProcess[str]":
+def run_storm(program):
     """Run a storm in a process of its own, where the main thread is free to be interrupted.
 
     It must not be measured by coverage, whose own lock an interrupt can leave locked.
@@ -316,35 +305,27 @@ NEEDS_TIMER = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this 
 def test_real_interrupts_of_the_main_thread_leave_nobody_behind(interrupts):
     """It leads and waits in turn among three others: nobody waits long, and the auth works."""
     ran = run_storm(f"it.Storm().run({interrupts})")
-
     assert ran.returncode == 0, ran.stderr
-    print(ran.stdout)
 
 
 # The negative controls: what the tests above would notice
 
 
-class EventInPlaceOfLock:
+class EventInPlaceOfLock(threading.Event):
     """Ends a renewal by an `Event`, which is written in Python, so that an interrupt can split its end."""
 
-    def __init__(self) -> None:
-        self._ended = threading.Event()
+    acquire = threading.Event.wait
 
-    def __enter__(self) -> None:
+    def __enter__(self):
         pass
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
+    release = __enter__
 
-    def acquire(self, timeout: float) -> bool:
-        """Wait for the end."""
-        return self._ended.wait(timeout)
-
-    def release(self) -> None:
-        """Let go of nothing."""
+    def __exit__(self, *_):
+        self.set()
 
 
-def end_renewals_by_events(patch: pytest.MonkeyPatch) -> None:
+def end_renewals_by_events(patch):
     """Put the event in the place of the lock. Nothing public tells by what a renewal ends."""
     threads = types.SimpleNamespace(RLock=EventInPlaceOfLock, get_ident=threading.get_ident)
     patch.setattr("requests_mentionme._renewal.threading", threads)
