@@ -6,8 +6,6 @@ What the token endpoint's answers lead to stands in the table of `test_token_req
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import requests
@@ -20,21 +18,18 @@ from requests_mentionme import Environment, MentionMeAuth
 API = "https://demo.mention-me.com/api/x"
 ID = "MENTIONME_CLIENT_ID"
 SECRET = "MENTIONME_CLIENT_SECRET"
-Messages = dict[str, Callable[[], object]]
 
 
-def with_option(**options: Any) -> Callable[[], object]:
+def with_option(**options):
     """Return how to make an auth with these options."""
     return lambda: MentionMeAuth("an-id", "a-secret", **options)
 
 
-def with_variables(**variables: str) -> Callable[[], object]:
+def with_variables(**variables):
     """Return how to make an auth from these environment variables alone."""
 
-    def make() -> object:
+    def make():
         with pytest.MonkeyPatch.context() as patch:
-            for name in (ID, SECRET, "MENTIONME_ENVIRONMENT"):
-                patch.delenv(name, raising=False)
             for name, value in variables.items():
                 patch.setenv(name, value)
             return MentionMeAuth.from_env()
@@ -42,25 +37,26 @@ def with_variables(**variables: str) -> Callable[[], object]:
     return make
 
 
-def get(url: str, auth: MentionMeAuth, status: int = 401) -> object:
-    """Send a request to an API that answers with this status."""
-    return session_with(TokenEndpoint(*[Answer(status)] * 2)).get(url, auth=auth)
+def get(*script, url=API, body=None):
+    """Return how to send a request to an API that refuses it, with such a script of the token endpoint."""
+    api = session_with(TokenEndpoint(*[Answer(401)] * 2))
+    return lambda: api.post(url, data=body, auth=auth_with(TokenEndpoint(*script)))
 
 
-def renew_early(auth: MentionMeAuth) -> object:
-    """Ask for a token while the one in hand is stale."""
+def replace_twice():
+    auth = auth_with(TokenEndpoint())
+    return auth.access_token(refused=auth.access_token(refused=auth.access_token()))
+
+
+def renew_early():
+    auth = auth_with(TokenEndpoint("token-1", requests.ReadTimeout("dead")))
     with freeze_time("2026-01-01T12:00:00Z") as clock:
         auth.access_token()
         clock.tick(STALE)
         return auth.access_token()
 
 
-def from_provider(provided: object) -> object:
-    """Ask for a token whose credentials come from a provider that returns this."""
-    return MentionMeAuth.from_provider(lambda: provided).access_token()  # type: ignore[arg-type,return-value]
-
-
-ERRORS: Messages = {
+ERRORS = {
     "client_id must be a non-empty string": lambda: MentionMeAuth("", "a-secret"),
     "client_secret must be a non-empty string": lambda: MentionMeAuth("an-id", ""),
     "environment must be an Environment, a name or a base URL": with_option(environment=None),
@@ -74,6 +70,12 @@ ERRORS: Messages = {
         environment="https://host.example/api"
     ),
     "plain http is for this machine only: use https for host.example": with_option(environment="http://host.example"),
+    "a port is at most 65535": with_option(environment="https://host.example:65536"),
+    "a token URL has no spaces, control characters or characters beyond ASCII": lambda: Environment(
+        "mine", "https://host.example/t oken", ["https://host.example"]
+    ),
+    "a URL must be a string": lambda: Environment("mine", b"https://host.example/token", ["https://host.example"]),
+    "the name of an environment must be a string": lambda: Environment(None, "https://h.example", []),
     "an environment needs at least one origin": lambda: Environment("mine", "https://host.example/token", []),
     "session must be a requests.Session or None": with_option(session=requests),
     "timeout must be a number of seconds, or a pair of them as a tuple: (connect, read)": with_option(timeout=[5, 10]),
@@ -89,26 +91,23 @@ ERRORS: Messages = {
     "export MENTIONME_ENVIRONMENT=demo": with_variables(
         **{ID: "an-id", SECRET: "a-secret", "MENTIONME_ENVIRONMENT": "test"}
     ),
-    "provider must be callable": lambda: MentionMeAuth.from_provider(("an-id", "a-secret")),  # type: ignore[arg-type]
-    "the provider of credentials must return a tuple: (client_id, client_secret)": lambda: from_provider(["an-id"]),
+    "provider must be callable": lambda: MentionMeAuth.from_provider(("an-id", "a-secret")),
+    "the provider of credentials must return a tuple: (client_id, client_secret)": lambda: MentionMeAuth.from_provider(
+        lambda: ["an-id"]
+    ).access_token(),
     "refused must be the token that was refused, as a string": lambda: auth_with(TokenEndpoint()).access_token(
-        refused=b"token"  # type: ignore[arg-type]
+        refused=b"token"
     ),
 }
-WARNINGS: Messages = {
+CHECK = "Check the scopes and the environment of the API key. 401 answers are passed on for 30 s."
+WARNINGS = {
     "No token for https://mention-me.com: the environment demo covers https://api-demo.mention-me.com and "
-    "https://demo.mention-me.com alone. Was environment='production' meant?": lambda: get(
-        "https://mention-me.com/api", auth_with(TokenEndpoint())
-    ),
-    "Renewal failed. The token in hand still lives, and the next try is in 30 s at the earliest. dead": lambda: (
-        renew_early(auth_with(TokenEndpoint("token-1", requests.ReadTimeout("dead"))))
-    ),
-    "A token straight from the endpoint was refused by https://demo.mention-me.com. Check the scopes and the "
-    "environment of the API key. 401 answers are passed on for 30 s.": lambda: get(API, auth_with(TokenEndpoint())),
-    "The token endpoint returned the very token that was refused. Does it cache tokens? Check the scopes and the "
-    "environment of the API key. 401 answers are passed on for 30 s.": lambda: get(
-        API, auth_with(TokenEndpoint("same", "same"))
-    ),
+    "https://demo.mention-me.com alone. Was environment='production' meant?": get(url="https://mention-me.com/api"),
+    "Renewal failed. The token in hand still lives, and the next try is in 30 s at the earliest. dead": renew_early,
+    "Renewal after a 401 failed: dead": get("token-1", requests.ReadTimeout("dead"), body=iter([b"data"])),
+    f"A token straight from the endpoint was refused by https://demo.mention-me.com. {CHECK}": get(),
+    f"A token straight from the token endpoint was refused as well. {CHECK}": replace_twice,
+    "The token endpoint returned the very token that was refused. Does it cache tokens? " + CHECK: get("same", "same"),
     "The token store can't be read: OSError: 'No space left'": lambda: auth_with(
         TokenEndpoint(), store=Failing(OSError("No space left"), "read")
     ).access_token(),
@@ -117,15 +116,13 @@ WARNINGS: Messages = {
 
 @pytest.mark.parametrize("message", ERRORS)
 def test_an_error_says_what_is_wrong_and_what_to_do(message):
-    """To the letter, in one line."""
     with pytest.raises((TypeError, ValueError)) as raised:
         ERRORS[message]()
     assert str(raised.value) == message
 
 
 @pytest.mark.parametrize("message", WARNINGS)
-def test_a_warning_says_what_happened_and_what_to_check(message, caplog):
-    """To the letter, in one line, once."""
+def test_a_warning_says_what_happened_and_what_to_check_and_says_it_once(message, caplog):
     WARNINGS[message]()
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [message]
 

@@ -9,37 +9,22 @@ import io
 import logging
 import os
 import pickle
-import re
 import time
 from datetime import timedelta
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import requests
-from in_memory import (
-    API,
-    EXPIRED,
-    LONG,
-    SIBLING,
-    STALE,
-    Answer,
-    Gate,
-    TokenEndpoint,
-    accept,
-    auth_with,
-    sent,
-    session_with,
-    warnings,
-)
+from in_memory import API, SIBLING, Answer, Gate, TokenEndpoint, accept, auth_with, sent, session_with, warnings
 from loopback import Answer as WireAnswer
 from loopback import Loopback
 
-from requests_mentionme import InvalidClientError, TokenEndpointError
+from requests_mentionme import TokenEndpointError
 
 
 @pytest.fixture
 def auth(endpoint):
-    """An auth for the demo environment; it takes the place of the one for the sandbox."""
     return auth_with(endpoint)
 
 
@@ -49,13 +34,11 @@ def early_request(auth, url=API):
 
 
 def send(request):
-    """Send a prepared request, and return its response."""
     with requests.Session() as session:
         return session.send(request)
 
 
 def test_a_401_is_retried_once_with_a_new_token(web, auth, endpoint, caplog):
-    """The caller sees the second answer, with the request that it answers and with the 401 in its history."""
     caplog.set_level(logging.INFO)
     accept(web, "token-2")
     response = requests.post(API, json={"a": 1}, auth=auth)
@@ -66,16 +49,12 @@ def test_a_401_is_retried_once_with_a_new_token(web, auth, endpoint, caplog):
     assert [call.request.body for call in web.calls] == [b'{"a": 1}'] * 2
     assert endpoint.count == 2
     assert {(record.name, record.levelname) for record in caplog.records} == {("requests_mentionme", "INFO")}
-    obtained, again, retried = [record.getMessage() for record in caplog.records]
-    for said in (obtained, again):
-        assert re.search(r"obtained.*demo.*1000 s", said)
-    assert re.search(r"refused.*https://demo\.mention-me\.com.*retr", retried)
-    assert "customers" not in retried
+    obtained = "Token obtained: demo, 1000 s to live"
+    assert caplog.messages == [obtained, obtained, "Token refused by https://demo.mention-me.com, retrying once"]
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 404, 429, 500])
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 429, 500])
 def test_only_a_401_is_retried(web, auth, status):
-    """Any other status means that the token was accepted."""
     web.get(API, status=status)
     assert requests.get(API, auth=auth).status_code == status
     assert sent(web) == ["token-1"]
@@ -98,57 +77,46 @@ def test_the_refused_token_is_read_from_the_request_itself(web, auth, endpoint, 
     assert endpoint.count == token_requests
 
 
-@pytest.mark.parametrize("state", ["stale", "expired", "invalidated"])
-def test_a_late_401_uses_a_stale_token_and_renews_where_there_is_no_live_one(clock, web, auth, endpoint, state):
-    """One token request in any case: a stale token is renewed by the next request, not for an older one's sake."""
+def test_a_late_401_is_retried_with_a_stale_token_which_is_renewed_by_the_next_request(clock, web, auth, endpoint):
     request = early_request(auth)
-    if state != "expired":
-        auth.invalidate()
-    if state == "stale":
-        auth.access_token()
-    clock.tick({"stale": STALE + 1, "expired": EXPIRED, "invalidated": 0}[state])
+    auth.invalidate()
+    auth.access_token()
+    clock.tick(801)
     accept(web, "token-2")
     assert send(request).status_code == 200
     assert endpoint.count == 2
-    assert auth.access_token() == ("token-3" if state == "stale" else "token-2")
+    assert auth.access_token() == "token-3"
 
 
-@pytest.mark.parametrize(
-    ("failure", "error", "wait"),
-    [(Answer(401), InvalidClientError, 0), (Answer(429, headers={"Retry-After": "50"}), TokenEndpointError, 50)],
-    ids=["refused credentials", "a time is named"],
-)
-def test_a_failed_renewal_is_raised_in_place_of_the_401_and_the_refused_token_stays(
-    clock, web, auth, endpoint, *, failure, error, wait
-):
+def test_a_failed_renewal_is_raised_in_place_of_the_401_and_the_refused_token_stays(clock, web, auth, endpoint):
     """What needs no other token goes on: requests that are accepted, and late 401s for an older token."""
     late = early_request(auth, SIBLING)
     auth.invalidate()
     auth.access_token()
     accept(web, "token-4")
     accept(web, "token-2", url=SIBLING)
-    endpoint.script = [failure]
-    for _ in range(2 if wait else 1):
-        with pytest.raises(error):
+    endpoint.script = [Answer(429, headers={"Retry-After": "50"})]
+    for _ in range(2):
+        with pytest.raises(TokenEndpointError):
             requests.get(API, auth=auth)
     assert requests.get(SIBLING, auth=auth).status_code == 200
     assert send(late).status_code == 200
     assert endpoint.count == 3
-    clock.tick(wait + 0.1 if wait else 0)
+    clock.tick(50.1)
     assert requests.get(API, auth=auth).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("script", "body", "what", "expected"),
+    ("script", "body", "expected"),
     [
-        ((), None, "refused", ["token-1", "token-2", "token-2", "token-2", "token-3"]),
-        (("opaque",) * 3, None, "very token", ["opaque"] * 3),
-        (("opaque",) * 3, iter, "very token", ["opaque"] * 3),
+        ((), None, ["token-1", "token-2", "token-2", "token-2", "token-3"]),
+        (("opaque",) * 3, None, ["opaque"] * 3),
+        (("opaque",) * 3, iter, ["opaque"] * 3),
     ],
     ids=["another token", "the very same", "the very same, and no retry possible"],
 )
 def test_a_renewal_that_does_not_help_is_one_warning_and_401s_are_passed_on_for_30_s(
-    clock, web, caplog, *, script, body, what, expected
+    clock, web, caplog, *, script, body, expected
 ):
     """A missing permission, or a server that caches tokens, costs one renewal in 30 s, not one for each call."""
     caplog.set_level(logging.INFO)
@@ -162,9 +130,6 @@ def test_a_renewal_that_does_not_help_is_one_warning_and_401s_are_passed_on_for_
         assert endpoint.count == 1 + renewals
         assert len(warnings(caplog)) == renewals
     assert sent(web) == expected
-    for said in warnings(caplog):
-        assert re.search(f"{what}.*Check.*30 s", said)
-        assert not any(token in said for token in expected)
     assert "401 of https://demo.mention-me.com passed on: a new token has not helped lately" in caplog.messages
 
 
@@ -175,11 +140,9 @@ def test_a_late_401_for_an_older_token_is_retried_during_a_hold_off_and_begins_n
     auth.access_token()
     accept(web)
     assert send(early[0]).status_code == 401
-    assert endpoint.count == 2
-    assert warnings(caplog) == []
+    assert (endpoint.count, len(warnings(caplog))) == (2, 0)
     assert requests.get(API, auth=auth).status_code == 401
-    assert endpoint.count == 3
-    assert len(warnings(caplog)) == 1
+    assert (endpoint.count, len(warnings(caplog))) == (3, 1)
     accept(web, "token-3", url=SIBLING)
     assert send(early[1]).status_code == 200
     assert endpoint.count == 3
@@ -187,7 +150,6 @@ def test_a_late_401_for_an_older_token_is_retried_during_a_hold_off_and_begins_n
 
 @pytest.mark.parametrize(("third", "status"), [("token-3", 200), ("token-2", 401)], ids=["another", "the same"])
 def test_a_hold_off_is_for_one_token_by_its_value(clock, web, third, status):
-    """A token obtained since is not held off, and the held one is if it comes again."""
     auth = auth_with(TokenEndpoint("token-1", "token-2", third, "new", lifetime=20))
     accept(web, "new")
     assert requests.get(API, auth=auth).status_code == 401
@@ -195,11 +157,8 @@ def test_a_hold_off_is_for_one_token_by_its_value(clock, web, third, status):
     assert requests.get(API, auth=auth).status_code == status
 
 
-def test_access_token_gives_another_token_for_a_refused_one(auth, endpoint, caplog):
-    """If it is the current one it is renewed; if someone renewed it already, that costs no token request.
-
-    It raises what the renewal raised, and the refused token stays current until there is another.
-    """
+def test_access_token_gives_another_token_for_a_refused_one_or_raises_and_keeps_it(auth, endpoint, caplog):
+    """If it is the current one it is renewed; if someone renewed it already, that costs no token request."""
     endpoint.script = ["token-1", Answer(404)]
     auth.access_token()
     with pytest.raises(TokenEndpointError, match="404"):
@@ -210,36 +169,22 @@ def test_access_token_gives_another_token_for_a_refused_one(auth, endpoint, capl
     assert warnings(caplog) == []
 
 
-def test_a_refused_token_is_a_string(auth, endpoint):
-    """Of another type it could not be the one in hand, and would be answered with the very token that was refused."""
-    with pytest.raises(TypeError, match="refused must be the token that was refused, as a string"):
-        auth.access_token(refused=b"token-1")
-    assert endpoint.count == 0
-
-
 @pytest.mark.parametrize("first", ["token-2", "token-1"], ids=["new", "same"])
-def test_access_token_returns_a_token_that_is_refused_at_once_again_for_30_s(clock, auth, endpoint, caplog, first):
+def test_access_token_returns_a_live_token_that_is_refused_at_once_again_for_30_s(clock, caplog, first):
     """One warning, no token request: what replaced a refused token and is refused itself is not the problem."""
-    endpoint.script = ["token-1", first]
+    endpoint = TokenEndpoint("token-1", first, "short")
+    auth = auth_with(endpoint)
     assert auth.access_token(refused=auth.access_token()) == first
     for pause in (0, 29.9):
         clock.tick(pause)
         assert auth.access_token(refused=first) == first
-    assert endpoint.count == 2
-    (said,) = warnings(caplog)
-    assert re.search("refused.*Check.*30 s", said)
-    assert first not in said
+    assert (endpoint.count, len(warnings(caplog))) == (2, 1)
     clock.tick(0.2)
-    assert auth.access_token(refused=first) == "token-3"
-
-
-def test_a_token_that_has_expired_is_not_returned_because_it_is_held_off(clock, auth, endpoint):
-    """It would be refused for another reason."""
-    endpoint.script = ["same", "same"]
-    endpoint.lifetime = 20.0
-    assert auth.access_token(refused=auth.access_token()) == "same"
+    endpoint.lifetime = 20
+    assert auth.access_token(refused=first) == "short"
+    assert auth.access_token(refused="short") == "short"
     clock.tick(19)
-    assert auth.access_token(refused="same") == "token-3"
+    assert auth.access_token(refused="short") == "token-4"
 
 
 def test_a_hold_off_is_one_for_the_adapter_and_for_access_token(clock, web, auth, endpoint, caplog):
@@ -248,7 +193,6 @@ def test_a_hold_off_is_one_for_the_adapter_and_for_access_token(clock, web, auth
     assert requests.get(API, auth=auth).status_code == 401
     assert auth.access_token(refused="token-2") == "token-2"
     assert endpoint.count == 2
-    assert len(warnings(caplog)) == 1
     auth.invalidate()
     assert auth.access_token(refused="token-2") == "token-3"
     clock.tick(30.1)
@@ -256,25 +200,17 @@ def test_a_hold_off_is_one_for_the_adapter_and_for_access_token(clock, web, auth
     assert len(warnings(caplog)) == 1
 
 
-@pytest.mark.parametrize("way", ["adapter", "access_token"])
-@pytest.mark.parametrize("new", ["token-2", "token-1"], ids=["another", "the very same"])
-def test_64_threads_with_one_refused_token_make_one_token_request(web, auth, endpoint, crowd, caplog, *, way, new):
-    """They wait for one renewal, and share it and its warning; other requests go on with the token in hand."""
-    gate = Gate(new)
+def test_64_threads_with_one_refused_token_make_one_token_request_and_one_warning(auth, endpoint, crowd, caplog):
+    """Other requests go on with the token in hand. Herds of requests are in `proofs/test_races.py`."""
+    gate = Gate("token-1")
     endpoint.script = ["token-1", gate]
-    accept(web, "token-2")
-    request = early_request(auth)
-
-    def call():
-        return send(request.copy()).status_code if way == "adapter" else auth.access_token(refused="token-1")
-
-    calls = crowd.wait_behind(gate, 63, call)
+    auth.access_token()
+    calls = crowd.wait_behind(gate, 63, lambda: auth.access_token(refused="token-1"))
     assert auth.access_token() == "token-1"
     gate.open()
-    expected = new if way == "access_token" else {"token-2": 200, "token-1": 401}[new]
-    assert {each.result(LONG) for each in calls} == {expected}
+    assert {each.result(10) for each in calls} == {"token-1"}
     assert endpoint.count == 2
-    assert len(warnings(caplog)) == (new == "token-1")
+    assert len(warnings(caplog)) == 1
 
 
 @pytest.fixture
@@ -308,35 +244,28 @@ def test_a_request_that_was_authenticated_before_is_healed_by_the_last_auth_alon
     for step in f"{first}b":
         request = pickle.loads(pickle.dumps(request)) if step == "!" else merchants["ab".index(step)](request)
     assert request.hooks["response"][1:] == [note_status]
-    assert len(request.hooks["response"]) == 2
     response = send(request)
     assert response.status_code == 200
     assert response.headers["Seen"] == "!"
     assert sent(web) == ["b-1", "b-2"]
 
 
-@pytest.mark.parametrize(
-    "hooks",
-    [{"response": [note_status, print]}, {"response": note_status}, {"response": []}, {"response": None}, {}],
-    ids=["list", "one callable", "empty list", "None", "no entry"],
-)
+@pytest.mark.parametrize("hooks", [{"response": note_status}, {"response": None}, {}, {"response": [note_status]}])
 def test_the_hook_is_put_first_into_a_dict_of_its_own(auth, hooks):
-    """What was there follows in its order, and what is shared with other requests is left as it was."""
+    """Before one callable, nothing, or a list; what is shared with other requests is left as it was."""
     request = requests.Request("GET", API).prepare()
     request.hooks = hooks
     before = copy.deepcopy(hooks)
     auth(request)
-    there = hooks.get("response") or []
-    kept = there if isinstance(there, list) else [there]
     assert hooks == before
-    assert len(request.hooks["response"]) == len(kept) + 1
-    assert request.hooks["response"][1:] == kept
-    assert request.hooks["response"][0] not in kept
+    hook, *others = request.hooks["response"]
+    assert hook is not note_status
+    assert others == ([note_status] if hooks.get("response") else [])
 
 
 @pytest.mark.parametrize("timeout", [{"timeout": (1, 2)}, {}], ids=["a timeout", "none"])
 def test_the_retry_is_sent_with_what_the_caller_asked_for(web, auth, timeout):
-    """Timeout, stream, verify, cert and proxies are the caller's; where there is no timeout, none is made up."""
+    """Where there is no timeout, none is made up."""
     accept(web, "token-2")
     asked = {"stream": True, "verify": "a-bundle", "cert": "a-cert", "proxies": {"ftp": "http://p"}, **timeout}
     with requests.Session() as session:
@@ -359,53 +288,79 @@ def test_elapsed_is_that_of_the_retrys_own_exchange(clock, web, auth, endpoint):
 
 
 class OddApi(TokenEndpoint):
-    """An API that answers 401, then 200, with responses that *finish* changes, as a cache or a recorder does."""
-
-    def __init__(self, finish):
-        super().__init__(Answer(401), Answer(200))
-        self.finish = finish
+    """An API behind an adapter that reads each body, follows redirects, and leaves the first request on responses."""
 
     def send(self, request, *_, **__):
-        """Answer from memory, with the first request on each response."""
         response = super().send(request)
         response.request = self.requests[0]
-        self.finish(response)
+        assert response.content == b"{}"
+        if response.status_code == 200:
+            response.history.append(mock.Mock(status_code=302, raw=None))
         return response
 
 
-def test_the_retried_response_has_the_request_that_was_sent_and_keeps_the_history_that_it_brings(auth):
-    """An adapter may leave an older request on its response, and may have followed a redirect itself."""
-    redirect = requests.Response()
-    redirect.status_code = 302
-    api = OddApi(lambda response: response.history.extend([redirect] if response.status_code == 200 else []))
-    with session_with(api) as session:
-        response = session.get(API, auth=auth)
+def test_a_retried_response_has_the_request_that_was_sent_and_adds_to_the_history_a_401_that_can_be_read(auth):
+    """A body that was read is not read again, which would find nothing."""
+    api = OddApi(Answer(401), Answer(200))
+    response = session_with(api).get(API, auth=auth)
     assert response.request is api.requests[1]
     assert response.request.headers["Authorization"] == "Bearer token-2"
-    assert sorted(past.status_code for past in response.history) == [302, 401]
+    assert [past.status_code for past in response.history] == [302, 401]
+    assert response.history[1].content == b"{}"
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [{"connection": None}, {"connection": ...}, {"raw": None}, {"raw": None, "_content": b"made"}],
-    ids=["connection of None", "no connection", "no raw", "content made by hand"],
-)
+def made_by_hand(request, **parts):
+    response = requests.Response()
+    raw = mock.Mock(wraps=io.BytesIO(b"refused"), closed=False)
+    vars(response).update({"status_code": 401, "request": request, "raw": raw, **parts})
+    return response
+
+
+@pytest.mark.parametrize("parts", [{"connection": None}, {}, {"connection": TokenEndpoint(), "raw": None}])
 def test_a_401_that_came_by_no_connection_is_returned_as_it_is(auth, endpoint, caplog, parts):
     """It comes from a cache or was made by hand: it can't be retried, and is no news of the token."""
-
-    def finish(response):
-        vars(response).update(parts)
-        if response.connection is ...:
-            del response.connection
-
-    api = OddApi(finish)
-    with session_with(api) as session:
-        response = session.get(API, auth=auth, stream=True)
-    assert (response.status_code, response.history) == (401, [])
-    assert response.raw is None or response.raw.tell() == 0
-    assert api.count == 1
+    request = early_request(auth)
+    response = made_by_hand(request, **parts)
+    (hook,) = request.hooks["response"]
+    assert hook(response) is response
+    assert response.history == []
+    assert response.raw is None or response.raw.read() == b"refused"
     assert endpoint.count == 1
     assert warnings(caplog) == []
+
+
+def test_the_hook_returns_each_response_that_it_does_not_replace(auth, endpoint):
+    """No 401, one whose renewal brings the very same token, and one that is held off; and any, once it was pickled."""
+    endpoint.script = ["same", "same"]
+    request = early_request(auth)
+    (hook,) = request.hooks["response"]
+    for called, status in ((hook, 403), (hook, 401), (hook, 401), (pickle.loads(pickle.dumps(hook)), 401)):
+        response = made_by_hand(request, status_code=status, connection=TokenEndpoint())
+        assert called(response) is response
+
+
+@pytest.mark.parametrize(("parts", "body"), [({}, b"refused"), ({"_content_consumed": True}, b"")])
+def test_a_401_that_is_not_read_by_urllib3_is_drained_byte_by_byte_unless_somebody_was_faster(auth, parts, body):
+    request = early_request(auth)
+    response = made_by_hand(request, connection=TokenEndpoint(), **parts)
+    assert request.hooks["response"][0](response).history == [response]
+    assert response.content == body
+    assert {call.args for call in response.raw.read.mock_calls} == ({(1,)} if body else set())
+
+
+def test_a_401_is_drained_for_a_second_at_most(clock, web, auth):
+    class Drip(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            clock.tick(0.25)
+            buffer[0] = ord("x")
+            return 1
+
+    web.get(API, status=401, body=io.BufferedReader(Drip()))
+    web.get(API)
+    assert requests.get(API, auth=auth).history[0].content == b"xxxx"
 
 
 @pytest.mark.parametrize(
@@ -426,34 +381,25 @@ def test_cookies_of_the_401_go_out_with_the_retry_and_stay_in_the_session(web, a
     assert [call.request.headers.get("Cookie") for call in web.calls] == expected
 
 
-def test_a_request_without_a_cookie_jar_is_retried_all_the_same(web, auth):
-    """A request that was prepared by hand, part by part, may have no jar."""
+@pytest.mark.parametrize(("jar", "cookie"), [(None, None), ({"mine": "1"}, "mine=1")], ids=["no jar", "no header"])
+def test_a_request_whose_cookies_were_taken_off_is_retried_with_what_is_in_its_jar(web, auth, jar, cookie):
+    """One that was prepared by hand, part by part, may have no jar at all."""
     accept(web, "token-2")
-    request = requests.PreparedRequest()
-    request.prepare_method("GET")
-    request.prepare_url(API, None)
-    request.prepare_headers(None)
-    assert send(auth(request)).status_code == 200
+    request = requests.Request("GET", API, cookies=jar, auth=auth).prepare()
+    request.headers.pop("Cookie", None)
+    if jar is None:
+        request._cookies = None
+    assert send(request).status_code == 200
+    assert [call.request.headers.get("Cookie") for call in web.calls] == [None, cookie]
 
 
-class Body(io.BytesIO):
-    """A file whose methods a test can replace."""
-
-    def __init__(self, **methods):
-        super().__init__(b"data")
-        vars(self).update(methods)
+fail = mock.Mock(side_effect=io.UnsupportedOperation)
 
 
-def fail(*_):
-    """Be a method of a body that can't do what is asked."""
-    raise io.UnsupportedOperation
-
-
-class BodyThatClosesItself(Body):
+class ClosesItself(io.BytesIO):
     """A body that is closed once it was read, as by a caller who is quick to tidy up."""
 
     def read(self, size=-1):
-        """Read, and close at the end."""
         data = super().read(size)
         if not data:
             self.close()
@@ -467,14 +413,12 @@ def not_iterable():
 
 
 def at_offset():
-    """Return a body of which the first part is not to be sent."""
-    body = io.BytesIO(b"skip:data")
+    body = io.BytesIO(b"skip:" + b"x" * 300_000)
     body.seek(5)
     return body
 
 
 def pipe():
-    """Return the reading end of a pipe."""
     reading, writing = os.pipe()
     os.write(writing, b"data")
     os.close(writing)
@@ -497,13 +441,11 @@ def posted(server):
     ("make", "expected"),
     [
         *[(lambda: None, b""), (lambda: "text", b"text"), (lambda: b"data", b"data"), (lambda: {"a": "1"}, b"a=1")],
-        (lambda: io.BytesIO(b"x" * 300_000), b"x" * 300_000),
-        (at_offset, b"data"),
+        (at_offset, b"x" * 300_000),
     ],
-    ids=["no body", "str", "bytes", "form", "large file", "file at an offset"],
+    ids=["no body", "str", "bytes", "form", "large file at an offset"],
 )
-def test_a_body_that_can_be_sent_again_is(server, endpoint, make, expected):
-    """The retry carries the whole body, from where it started."""
+def test_a_body_that_can_be_sent_again_is_sent_from_where_it_started(server, endpoint, make, expected):
     response = requests.post(server.url, data=make(), auth=auth_with(endpoint, environment=server.url), timeout=5)
     assert response.text == "fine"
     assert posted(server) == [("token-1", expected), ("token-2", expected)]
@@ -513,28 +455,27 @@ def test_a_body_that_can_be_sent_again_is(server, endpoint, make, expected):
     "make",
     [
         pytest.param(lambda: iter([b"da", b"ta"]), id="generator"),
-        pytest.param(lambda: bytearray(b"data"), id="bytearray"),
-        pytest.param(lambda: Body(tell=fail), id="no tell"),
-        pytest.param(lambda: Body(seek=fail), id="no way back"),
-        *[BodyThatClosesItself, not_iterable, pipe],
+        pytest.param(lambda: type("NoWayBack", (io.BytesIO,), {"seek": fail})(b"data"), id="no way back"),
+        pytest.param(lambda: ClosesItself(b"data"), id="closed"),
+        not_iterable,
+        pipe,
     ],
 )
 def test_a_body_that_cannot_be_sent_again_gets_its_401_and_the_token_is_renewed(server, endpoint, caplog, make):
     """The 401 is returned unread, nothing is sent twice or empty, and the caller's own next try works."""
     caplog.set_level(logging.INFO)
     auth = auth_with(endpoint, environment=server.url)
-    first = make()
-    second = make()
-    response = requests.post(server.url, data=first, auth=auth, stream=True, timeout=5)
+    bodies = [make(), make()]
+    response = requests.post(server.url, data=bodies[0], auth=auth, stream=True, timeout=5)
     assert (response.status_code, response.history) == (401, [])
     assert response.raw.tell() == 0
     assert response.text == "refused"
     assert endpoint.count == 2
     assert caplog.messages[-1] == f"401 of {server.url} passed on: its body can't be sent again"
-    assert requests.post(server.url, data=second, auth=auth, timeout=5).text == "fine"
+    assert requests.post(server.url, data=bodies[1], auth=auth, timeout=5).text == "fine"
     assert posted(server) == [("token-1", b"data"), ("token-2", b"data")]
     assert endpoint.count == 2
-    for body in (first, second):
+    for body in bodies:
         getattr(body, "close", bool)()
 
 
@@ -544,21 +485,14 @@ def refused_generator(failure):
     return requests.post(API, data=iter([b"data"]), auth=auth), auth
 
 
-@pytest.mark.parametrize(
-    ("failure", "reason"),
-    [
-        pytest.param(requests.ReadTimeout("too slow"), "too slow", id="of requests"),
-        pytest.param(OSError("no CA bundle"), "no CA bundle", id="a missing CA bundle"),
-        pytest.param(Answer(401, {"message": "No such key."}), "No such key", id="refused credentials"),
-    ],
-)
-def test_where_a_401_could_not_be_retried_a_failed_renewal_is_a_warning(web, caplog, failure, reason):
+@pytest.mark.parametrize("failure", [OSError("No such bundle"), Answer(401, {"message": "No such key."})])
+def test_where_a_401_could_not_be_retried_a_failed_renewal_is_a_warning(web, caplog, failure):
     """The caller gets the answer that there is, and the log says why the next try will not fare better."""
     accept(web)
     response, auth = refused_generator(failure)
     assert (response.status_code, response.text) == (401, "refused")
     (said,) = warnings(caplog)
-    assert re.search(f"401.*{reason}", said)
+    assert "No such" in said
     assert auth.access_token() == "token-1"
 
 
@@ -572,6 +506,15 @@ def test_any_other_exception_in_that_renewal_is_raised(web, caplog, error):
     assert warnings(caplog) == []
 
 
+def test_a_bug_in_what_is_read_or_rewound_is_not_hidden(auth):
+    bug = mock.Mock(side_effect=RuntimeError("a bug"))
+    body = type("Body", (io.BytesIO,), {"seek": bug, "len": 4})(b"data")
+    for request in (early_request(auth), requests.Request("POST", API, data=body, auth=auth).prepare()):
+        response = made_by_hand(request, connection=TokenEndpoint(), raw=mock.Mock(spec=["read", "close"], read=bug))
+        with pytest.raises(RuntimeError, match="a bug"):
+            request.hooks["response"][0](response)
+
+
 def test_a_401_whose_renewal_fails_gives_its_connection_back(server, endpoint):
     """The error takes the place of the 401, which is drained before."""
     endpoint.script = ["token-1", Answer(404)]
@@ -583,37 +526,15 @@ def test_a_401_whose_renewal_fails_gives_its_connection_back(server, endpoint):
     assert server.connections == 1
 
 
-class ReadsAtOnce(requests.adapters.HTTPAdapter):
-    """An adapter that has read each body before the hook sees the response."""
-
-    def send(self, *args, **options):
-        """Read it, as a log of whole answers does."""
-        response = super().send(*args, **options)
-        assert response.content is not None
-        return response
-
-
-def test_a_401_that_an_adapter_has_read_keeps_its_body(endpoint):
-    """It is not read again, which would find nothing."""
-    with Loopback(WireAnswer(401, b"Expired."), WireAnswer(body=b"fine")) as api, requests.Session() as session:
-        session.mount("http://", ReadsAtOnce())
-        session.auth = auth_with(endpoint, environment=api.url)
-        response = session.get(api.url, timeout=5)
-        assert (response.text, response.history[0].text) == ("fine", "Expired.")
-
-
 DRIP = {"fault": "drip", "within": "body"}  # which lasts for 15 s with 300 bytes
 DRAINS = {  # a 401, the connections that it takes to have a retry answered, and how many bytes can be read of it
-    "short": (WireAnswer(401, b"short"), 1, [5]),
     "empty": (WireAnswer(401), 1, [0]),
     "chunked": (WireAnswer(401, b"abc", chunked=True), 1, [3]),
     "slow": (WireAnswer(401, b"slow", interval=0.02, **DRIP), 1, [4]),
     "as long as can be": (WireAnswer(401, b"x" * 65_536), 1, [65_536]),
-    "too long": (WireAnswer(401, b"x" * 4096, times=20), 2, range(65_537, 100_000)),
-    "far too long": (WireAnswer(401, b"x" * 65_536, times=500), 2, range(65_537, 100_000)),
+    "too long": (WireAnswer(401, b"x" * 100, times=800, chunked=True), 2, range(65_537, 65_601)),
     "broken off": (WireAnswer(401, b"broken off", fault="close", within="body"), 2, range(10)),
     "not to be decoded": (WireAnswer(401, b"not gzip", {"Content-Encoding": "gzip"}), 1, [0]),
-    "a drip with a length": (WireAnswer(401, b"x" * 300, **DRIP), 2, range(1, 300)),
     "a drip in a chunk": (WireAnswer(401, b"x" * 300, chunked=True, **DRIP), 2, range(1, 300)),
     "silence": (WireAnswer(401, b"x" * 300, fault="hang", within="body"), 2, range(300)),
 }
@@ -630,7 +551,7 @@ def test_a_401_is_drained_if_it_is_short_and_cut_off_otherwise(endpoint, monkeyp
     begin = true_clock()
     with Loopback(refusal, WireAnswer(body=b"fine")) as api, requests.Session() as session:
         session.auth = auth_with(endpoint, environment=api.url)
-        response = session.get(f"{api.url}/thing", timeout=0.5 if refusal.fault == "hang" else 60)
+        response = session.get(f"{api.url}/thing", timeout=0.3 if refusal.fault == "hang" else 60)
         assert response.text == "fine"
         assert true_clock() - begin < 5
         (refused,) = response.history

@@ -6,7 +6,6 @@
 import base64
 import json
 import math
-from typing import Any
 
 import jwt
 import pytest
@@ -23,22 +22,10 @@ SECRET = "s3cr3t"
 DEEP = b"[" * 60_000
 
 
-def segment(content: bytes) -> str:
-    """Return one part of a JWT."""
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def jwt_of(payload: bytes, header: bytes = b'{"alg":"none"}') -> str:
+def jwt_of(payload, header=b'{"alg":"none"}'):
     """Return an unsigned JWT of exactly these bytes."""
-    return f"{segment(header)}.{segment(payload)}."
-
-
-def said(secret: str = SECRET, **fields: Any) -> str:
-    """Return what a message quotes of these fields of an answer."""
-    return _wire.server_words(fields, secret)
-
-
-# JSON
+    segments = [base64.urlsafe_b64encode(content).rstrip(b"=").decode() for content in (header, payload)]
+    return f"{'.'.join(segments)}."
 
 
 def test_a_json_object_is_read_in_each_of_its_encodings():
@@ -51,26 +38,21 @@ def test_a_json_object_is_read_in_each_of_its_encodings():
 NO_OBJECTS = {
     "empty": [b"", b" \n"],
     "HTML": [b"<html>Bad gateway</html>"],
-    "other values": [b"null", b"true", b"5", b'"text"', b"[]", b'[{"access_token": "t"}]'],
+    "other values": [b"null", b"5", b'"text"', b"[]", b'[{"access_token": "t"}]'],
     "broken": [b'{"access_token": "t"', b'{"access_token": "t"} {}', b"{'access_token': 't'}"],
     "no text": [b'{"a": "\xff\xfe"}', b"\xef\xbb\xbf", b'\xff\xfe{"a": 1}', bytes(range(256))],
-    "nested too deep": [DEEP, b'{"a": ' + DEEP, b'{"a": ' * 60_000],
+    "nested too deep": [DEEP, b'{"a": ' * 60_000],
 }
 
 
 @pytest.mark.parametrize("bodies", NO_OBJECTS.values(), ids=NO_OBJECTS)
 def test_a_body_that_is_no_json_object_is_none(bodies):
-    """Whatever else a server sends is None, not an error."""
     assert [_wire.json_object(body) for body in bodies] == [None] * len(bodies)
 
 
-def test_an_integer_of_any_length_is_read():
-    """An integer longer than Python converts does not make an object unreadable."""
+def test_an_integer_longer_than_python_converts_does_not_make_an_object_unreadable():
     body = b'{"n": ' + b"9" * 10_000 + b', "small": -3, "real": 2.5}'
     assert _wire.json_object(body) == {"n": math.inf, "small": -3, "real": 2.5}
-
-
-# JWTs
 
 
 def test_the_claims_of_a_jwt_are_read_without_verifying_them():
@@ -100,18 +82,14 @@ def test_a_token_that_is_no_jwt_has_no_claims(tokens):
 
 
 def test_a_jwt_with_an_odd_header_is_no_error():
-    """Versions of PyJWT differ on what makes a token unreadable; none of it is an error here."""
+    """Versions of PyJWT differ on what makes a token unreadable."""
     for header in (b'{"crit": ["new"], "new": 1}', b'{"crit": 5}', b'{"kid": 5}'):
         assert _wire.jwt_claims(jwt_of(b'{"exp": 5}', header)) in ({}, {"exp": 5})
 
 
-# Numbers, dates, waits
-
-
 def test_a_number_is_read_from_int_float_and_text():
     """Servers send numbers as text, too. Bools, NaN, infinities and anything else are ignored."""
-    given = [0, 3600, -2.5, "3600", " 12.5 ", "1e3", 10**300]
-    numbers = [_wire.number(value) for value in given]
+    numbers = [_wire.number(value) for value in (0, 3600, -2.5, "3600", " 12.5 ", "1e3", 10**300)]
     assert numbers == [0, 3600, -2.5, 3600, 12.5, 1000, 1e300]
     assert {type(number) for number in numbers} == {float}
     no_numbers = [None, True, False, math.nan, math.inf, -math.inf, 10**400, b"5", [5], {"seconds": 5}, 5j]
@@ -128,16 +106,7 @@ def test_an_http_date_is_read_in_each_of_its_forms():
     dates = [_wire.http_date(date) for date in forms]
     assert dates == [784_111_777.0] * 4
     assert {type(date) for date in dates} == {float}
-    no_dates = [
-        None,
-        "",
-        "tomorrow",
-        "3600",
-        " ",
-        "Sun, 06 Nov",
-        "Sun, 06 Foo 1994 08:49:37 GMT",
-        "1994-11-06T08:49:37Z",
-    ]
+    no_dates = [None, "", " ", "tomorrow", "3600", "Sun, 06 Nov", LONG_AGO.replace("Nov", "Foo"), "1994-11-06"]
     no_dates += [f"Thu, 01 Jan {year} 00:00:00 GMT" for year in ("99999", "9" * 30, "9" * 5000)]
     assert [date for date in no_dates if _wire.http_date(date) is not None] == []
     assert _wire.http_date("Thu, 01 Jan 0000 00:00:00 GMT") in (None, 946_684_800.0)
@@ -145,15 +114,14 @@ def test_an_http_date_is_read_in_each_of_its_forms():
 
 WAITS = [  # Retry-After, Date, X-RateLimit-Reset, X-RateLimit-Remaining, and the wait
     *((after, None, None, None, wait) for after, wait in (("7", 7), ("1.5", 1.5), ("0", 0), ("-5", 0))),
-    *((after, None, None, None, 86_400) for after in ("86401", "1e18", IN_THE_YEAR_9999)),
+    *((after, None, None, None, 86_400) for after in ("86401", IN_THE_YEAR_9999)),
     *((after, None, None, None, wait) for after, wait in ((IN_90_SECONDS, 90), (NOW_AS_DATE, 0), (LONG_AGO, 0))),
     *((after, None, None, None, None) for after in (None, "soon", "inf")),
     (LONG_AGO, "Sun, 06 Nov 1994 08:48:37 GMT", None, None, 60),
     (IN_90_SECONDS, "today", None, None, 90),
     (NOW_AS_DATE, IN_90_SECONDS, None, None, 0),
     *((None, None, reset, None, wait) for reset, wait in (("42", 42), ("-1", 0), ("1e9", 86_400), (NOW_AS_DATE, None))),
-    *((None, None, "42", remaining, 42) for remaining in ("0", "-1", "x")),
-    *((None, None, "42", remaining, None) for remaining in ("1", "299")),
+    *((None, None, "42", left, wait) for left, wait in (("0", 42), ("-1", 42), ("x", 42), ("1", None), ("299", None))),
     *((after, None, "42", None, wait) for after, wait in (("7", 7), ("0", 0), (IN_90_SECONDS, 90), ("soon", 42))),
     ("7", None, "42", "5", 7),
     *((None, date, None, remaining, None) for date, remaining in ((NOW_AS_DATE, None), (None, "0"))),
@@ -171,50 +139,37 @@ def test_a_server_asks_for_a_wait(after, date, reset, remaining, wait):
     assert _wire.requested_wait(headers, NOW) == wait
 
 
-# What a server said
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (None, ""),
         ({}, ""),
         ({"error": "invalid_client"}, "'invalid_client'"),
-        ({"error_description": "Unknown", "error": "invalid_client"}, "'invalid_client: Unknown'"),
-        ({"code": 401, "message": "Expired token."}, "'Expired token.'"),
         ({"message": "c", "error_description": "b", "error": "a", "detail": "d"}, "'a: b: c'"),
         ({"error": "", "message": "said"}, "'said'"),
-        ({"error": "", "message": ""}, ""),
         ({"error": {"code": 5}, "error_description": 5, "message": None}, ""),
-        ({"message": "x" * 200}, repr("x" * 200)),
         ({"message": "x" * 199 + "yz"}, repr("x" * 199 + "y")),
         *(({field: f"bad secret {SECRET}!"}, "'bad secret [secret]!'") for field in ("error", "message")),
         *(({"message": "x" * start + SECRET}, repr(("x" * start + "[secret]")[:200])) for start in range(193, 200)),
-        *(({"access_token": token, "message": "hidden"}, "") for token in ("hidden", ["hidden"], {"jwt": "hidden"}, 7)),
+        *(({"access_token": token, "message": "hidden"}, "") for token in ("hidden", ["hidden"], 7)),
         *(({"access_token": token, "message": "Down."}, "'Down.'") for token in (None, "")),
+        # No line of a log can be forged, nor a terminal driven.
+        ({"message": 'a\'\r\n2027 "b"\x1b[2J\x00\u202e\ud800'}, r"""'a\'\r\n2027 "b"\x1b[2J\x00\u202e\ud800'"""),
     ],
 )
 def test_what_a_server_said_is_quoted(fields, message):
     """In RFC 6749's fields or Mention Me's; the secret is replaced before the cut, and no token is quoted."""
-    assert said(**fields) == message
-    assert _wire.server_words(None, SECRET) == ""
-
-
-def test_what_a_server_said_stays_within_its_line():
-    """Control characters and quotes are escaped, so that no line of a log can be forged, nor a terminal driven."""
-    message = said(message='a\'\r\n2027 INFO "forged"\x1b[2J\x00\u202e\ud800')
+    assert _wire.server_words(fields, SECRET) == message
     assert message.isprintable()
-    assert message == r"""'a\'\r\n2027 INFO "forged"\x1b[2J\x00\u202e\ud800'"""
 
 
 SPELLINGS = {
-    "s3cr3t": ["s3cr3t"],
     "a+b/c==": ["a+b/c==", r"a+b\/c==", "a%2Bb%2Fc%3D%3D", "a%2bb%2fc%3d%3d", "a%2Bb/c%3D%3D"],
-    'a"b\\c': [r"a\"b\\c", "a%22b%5Cc"],
-    "a b/c": ["a%20b%2Fc"],
+    'a"b\\c': [r"a\"b\\c", "a%22b%5Cc", r"a\\\"b\\\\c"],
     "pä€s": ["pä€s", r"p\u00e4\u20acs", r"p\u00E4\u20ACs", "p%C3%A4%E2%82%ACs"],
-    'a"b': [r"a\\\"b"],
+    "a b": ["a+b", "a%20b"],
+    "1\n2\r3\t4\f5": [r"1\n2\r3\t4\f5"],
     "x\ud800": ["x\\ud800"],
-    "a.b*c": ["a.b*c"],
     "\\\\": ["\\\\", "%5C%5c", "\\\\\\\\"],
 }
 
@@ -224,3 +179,11 @@ def test_a_secret_is_replaced_in_each_of_its_spellings(secret):
     """An echo of the token request may have escaped it: as in JSON, also within JSON, or as in a URL."""
     for spelling in SPELLINGS[secret]:
         assert _wire.scrub(f"1 {spelling} 2 {spelling}", secret) == "1 [secret] 2 [secret]"
+
+
+def test_what_stands_beside_a_secret_or_is_shorter_stays():
+    """A backslash at its end may have been lost on the way."""
+    assert _wire.scrub("1234", "1\n2\n34") == "1234"
+    assert _wire.scrub("1 cs\\ 2", "cs") == "1 [secret]\\ 2"
+    assert _wire.scrub("1 cs 2", "cs\\") == "1 [secret] 2"
+    assert _wire.scrub("%ff cs %ff", "cs") == "%ff [secret] %ff"
