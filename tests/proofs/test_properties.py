@@ -8,62 +8,35 @@ import io
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any
 from urllib.parse import urlsplit
 
-import in_memory
 import jwt
 import pytest
 import requests
-import urllib3
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from in_memory import auth_with
+from in_memory import Answer, TokenEndpoint, auth_with, session_with
+from urllib3 import HTTPResponse
 from urllib3.util import parse_url
 
-from requests_mentionme import DEMO, PRODUCTION, Environment, MentionMeAuth, TokenResponseError
+from requests_mentionme import DEMO, PRODUCTION, Environment, TokenResponseError
 
 SECRET = "the-s3cret"  # of `auth_with`
 NOW = 1_767_268_800
 DAY = 86_400
 
 
-class Endpoint(in_memory.TokenEndpoint):
-    """An endpoint that answers with any bytes."""
-
-    def __init__(self, body: bytes, date: str | None) -> None:
-        super().__init__(*[in_memory.Answer(headers={} if date is None else {"Date": date})] * 2)
-        self.body = body
-
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Put the bytes in the place of the body."""
-        response = super().send(*args, **kwargs)
-        response.raw = urllib3.HTTPResponse(io.BytesIO(self.body), preload_content=False)
-        return response
-
-
-def holds(assertion: Callable[[Any], None], inputs: st.SearchStrategy[Any], examples: int) -> None:
-    """Try an assertion with so many inputs."""
+def holds(assertion, inputs, examples):
     profile = settings(max_examples=examples, derandomize=examples < 1000, database=None, deadline=None)
     profile(given(inputs)(assertion))()
 
 
-def examples(short: int, long: int) -> pytest.MarkDecorator:
-    """Run a test with few examples by default, and with many more where one asks for it."""
+def examples(short, long):
     return pytest.mark.parametrize("examples", [short, pytest.param(long, marks=pytest.mark.slow)])
 
 
-def token_or_error(auth: MentionMeAuth) -> str | TokenResponseError:
-    """Return what asking for a token ends in."""
-    try:
-        return auth.access_token()
-    except TokenResponseError as error:
-        return error
-
-
-def is_header_safe(token: str) -> bool:
+def is_header_safe(token):
     """Return whether a token is visible ASCII, which `http.client` sends as it is."""
     return bool(token) and all("!" <= character <= "~" for character in token)
 
@@ -77,10 +50,8 @@ NUMBERS |= st.sampled_from(["3600", "NaN", "1e999", "-0", "0x10", " 7 ", "1_000"
 CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("exp", "iat"), NUMBERS | ODD | TEXT))
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20)
 ALMOST_VISIBLE = st.text(st.characters(min_codepoint=0x1F, max_codepoint=0x80), min_size=1, max_size=20)
-TOKENS = st.one_of(
-    CLAIMS.map(lambda claims: jwt.encode(claims, "", "none")),
-    (VISIBLE | ALMOST_VISIBLE | st.text()).map("hidden".__add__),
-)
+TOKENS = CLAIMS.map(lambda claims: jwt.encode(claims, "", "none"))
+TOKENS |= (VISIBLE | ALMOST_VISIBLE | st.text()).map("hidden".__add__)
 OBJECTS = st.fixed_dictionaries(
     {"access_token": TOKENS | TOKENS | ODD},
     optional={
@@ -90,36 +61,40 @@ OBJECTS = st.fixed_dictionaries(
         "message": TEXT | st.just("x" * 195 + SECRET),
     },
 )
-PIECES = st.one_of(
-    st.sampled_from([b"{", b"}", b"[", b"]", b":", b",", b'"', b"-", b"NaN", b"1e999", b"null", b"\\ud800"]),
-    st.sampled_from([b'"access_token"', b'"hidden"', b'"expires_in"', b'{"access_token":"hidden"']),
-    st.sampled_from([b"\xff", b"\xef\xbb\xbf", b"9" * 4400, b"[" * 1500]),
-)
-BODIES = st.one_of(
-    st.binary(),
-    st.lists(PIECES, max_size=6).map(b"".join),
-    st.binary().map(lambda inner: b'{"access_token": "hidden' + inner + b'", "expires_in": 60}'),
-)
+PIECES = st.sampled_from([b"{", b"}", b"[", b"]", b":", b",", b'"', b"-", b"NaN", b"1e999", b"null", b"\\ud800"])
+PIECES |= st.sampled_from([b'"access_token"', b'"hidden"', b'"expires_in"', b'{"access_token":"hidden"'])
+PIECES |= st.sampled_from([b"\xff", b"\xef\xbb\xbf", b"9" * 4400, b"[" * 1500])
+BODIES = st.binary() | st.lists(PIECES, max_size=6).map(b"".join)
+BODIES |= st.binary().map(lambda inner: b'{"access_token": "hidden' + inner + b'", "expires_in": 60}')
+BODIES |= OBJECTS.map(lambda fields: json.dumps(fields).encode())
 DATES = st.none() | st.integers(NOW - 2 * DAY, NOW + 2 * DAY).map(lambda at: formatdate(at, usegmt=True)) | st.text()
-ANSWERS = st.tuples(
-    BODIES | OBJECTS.map(lambda fields: json.dumps(fields).encode()), DATES, st.sampled_from([-DAY, 0, DAY])
-)
+ANSWERS = st.tuples(BODIES, DATES, st.sampled_from([-DAY, 0, DAY]))
 
 
 @examples(100, 120_000)
 def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(monkeypatch, examples):
-    """A token is given as it came, for no longer than a day or what `expires_in` says. No bytes cause another error."""
-    now: float = NOW
+    """A token is given as it came, for no longer than a day or what `expires_in` says."""
+    now = NOW
     monkeypatch.setattr("time.time", lambda: now)
     monkeypatch.setattr("time.monotonic", lambda: now)  # not by freezegun, whose clocks are slow to read
 
-    def assertion(answer: tuple[bytes, str | None, float]) -> None:
+    def assertion(answer):
         nonlocal now
         body, date, clock_is_ahead = answer
         now = NOW + clock_is_ahead
-        endpoint = Endpoint(body, date)
-        auth = auth_with(endpoint)
-        token = token_or_error(auth)
+        bodies = [body, b'{"access_token": "another"}']
+
+        def put_body(response, **_):
+            response.raw = HTTPResponse(io.BytesIO(bodies.pop(0)), preload_content=False)
+
+        endpoint = TokenEndpoint(Answer(headers={} if date is None else {"Date": date}))
+        session = session_with(endpoint)
+        session.hooks["response"].append(put_body)
+        auth = auth_with(endpoint, session=session)
+        try:
+            token = auth.access_token()
+        except TokenResponseError as error:
+            token = error
         event(type(token).__name__)
         if isinstance(token, TokenResponseError):
             text = f"{token} {token!r} {token.__cause__!r} {token.__context__!r}"
@@ -131,10 +106,7 @@ def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(mon
         assert is_header_safe(token)
         assert isinstance(auth.claims(), dict)
         expires_in = fields.get("expires_in")
-        known = type(expires_in) in (int, float) and 0 < expires_in < DAY
-        now += expires_in if known else DAY
-        endpoint.script.clear()
-        endpoint.body = b'{"access_token": "another"}'
+        now += expires_in if type(expires_in) in (int, float) and 0 < expires_in < DAY else DAY
         assert auth.access_token() == "another"
 
     holds(assertion, ANSWERS, examples)
@@ -147,21 +119,16 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+OBTAINED = st.floats(NOW - 2 * DAY, NOW + 2 * DAY) | JSON
 ALMOST_STORED = st.fixed_dictionaries(
-    {
-        "access_token": ALMOST_VISIBLE | st.text(max_size=20) | JSON,
-        "obtained_at": st.floats(NOW - 2 * DAY, NOW + 2 * DAY) | JSON,
-        "lifetime": st.floats(-1, DAY) | JSON,
-    }
+    {"access_token": ALMOST_VISIBLE | JSON, "obtained_at": OBTAINED, "lifetime": st.floats(-1, DAY) | JSON}
 )
 
 
 @examples(100, 20_000)
 def test_no_text_in_the_store_leads_to_an_error_or_to_a_token_that_no_header_can_carry(clock, examples):
-    """Whatever stands there, a token comes back."""
-
-    def assertion(text: str | bytes) -> None:
-        token = auth_with(in_memory.TokenEndpoint("asked-for"), store=defaultdict(lambda: text)).access_token()
+    def assertion(text):
+        token = auth_with(TokenEndpoint("asked-for"), store=defaultdict(lambda: text)).access_token()
         event("asked for" if token == "asked-for" else "stored")
         assert is_header_safe(token)
         assert token == "asked-for" or json.loads(text)["access_token"] == token
@@ -184,7 +151,7 @@ TRICKS = st.sampled_from(
 
 
 @st.composite
-def urls_in_disguise(draw: st.DrawFn) -> tuple[Environment, str]:
+def urls_in_disguise(draw):
     """Return an environment, and a URL that is one of its own after up to four insertions, deletions and swaps."""
     environment = draw(st.sampled_from(ENVIRONMENTS))
     url = draw(st.sampled_from(sorted(environment.origins)))
@@ -197,7 +164,7 @@ def urls_in_disguise(draw: st.DrawFn) -> tuple[Environment, str]:
     return environment, url
 
 
-def destinations(url: str) -> set[tuple[str | None, str | None, int | None]]:
+def destinations(url):
     """Return where the two parsers on the way to a connection see a URL lead to; none where one of them refuses it."""
     try:
         seen = [(part.scheme, part.hostname, part.port) for part in (urlsplit(url), parse_url(url))]
@@ -206,7 +173,7 @@ def destinations(url: str) -> set[tuple[str | None, str | None, int | None]]:
     return {(scheme, host and host.strip("[]"), port or {"https": 443}.get(scheme, 80)) for scheme, host, port in seen}
 
 
-def prepared(url: str) -> str | None:
+def prepared(url):
     """Return a URL as `requests` sends it, None where it refuses to."""
     try:
         return requests.Request("GET", url).prepare().url
@@ -217,9 +184,9 @@ def prepared(url: str) -> str | None:
 @examples(200, 45_000)
 def test_a_request_with_a_token_leads_to_an_origin_of_the_environment(examples):
     """As both `urllib` and `urllib3` see its URL: as it is (redirects have it so), and as it is prepared."""
-    auths = {each: auth_with(in_memory.TokenEndpoint(lifetime=DAY), environment=each) for each in ENVIRONMENTS}
+    auths = {each: auth_with(TokenEndpoint(lifetime=DAY), environment=each) for each in ENVIRONMENTS}
 
-    def assertion(disguise: tuple[Environment, str]) -> None:
+    def assertion(disguise):
         environment, url = disguise
         allowed = set(itertools.chain.from_iterable(map(destinations, environment.origins)))
         for sent in (url, prepared(url)):
@@ -228,7 +195,6 @@ def test_a_request_with_a_token_leads_to_an_origin_of_the_environment(examples):
             trusted = "Authorization" in auths[environment](request).headers
             event(f"{'prepared' if sent != url else 'as it is'}: {'trusted' if trusted else 'not trusted'}")
             if trusted:
-                assert sent is not None
                 assert destinations(sent) <= allowed
                 assert len(destinations(sent)) == 1 or prepared(sent) is None
 
