@@ -5,10 +5,6 @@ a socket.
 """
 
 import math
-import multiprocessing
-import os
-import threading
-from unittest import mock
 
 import jwt
 import pytest
@@ -160,22 +156,6 @@ def test_many_foreign_origins_fill_neither_the_memory_nor_the_log(demo_auth, sta
     for call in calls:
         call.result(10)
     assert len(warnings(caplog)) == len(set(warnings(caplog))) == 100
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_fork_while_another_thread_remembers_an_origin_leaves_the_child_no_lock(monkeypatch, start, endpoint):
-    locks = [threading.RLock() for _ in range(9)]
-    with monkeypatch.context() as patch:
-        patch.setattr(threading, "RLock", mock.Mock(side_effect=locks))
-        auth = auth_with(endpoint)
-    for lock in locks:
-        start(lock.acquire).result(10)
-    child = multiprocessing.get_context("fork").Process(target=auth, args=[prepared(FOREIGN)])
-    child.start()
-    child.join(10)
-    child.kill()
-    assert child.exitcode == 0
 
 
 @REDIRECTS

@@ -2,9 +2,13 @@
 
 import copy
 import multiprocessing
+import os
 import pickle
 import random
+import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -175,6 +179,22 @@ class TestForked:
         moments = [file.read_text() for file in tmp_path.glob("moment-*")]
         assert len(moments) == 10
         assert len(set(moments)) > 3
+
+    def test_while_another_thread_holds_its_locks(self, monkeypatch, start):
+        """Such a moment is short. The child makes new locks, and that goes without an error."""
+        locks = [threading.RLock() for _ in range(9)]
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "RLock", Mock(side_effect=locks))
+            auth = auth_with(TokenEndpoint(), store={})
+        for lock in locks:
+            start(lock.acquire).result(LONG)
+        monkeypatch.setattr(sys, "unraisablehook", lambda _: os._exit(98))  # what a hook of a fork raises
+
+        def work():
+            auth(requests.Request("GET", "https://foreign.example").prepare())
+            assert auth.access_token() == "token-1"
+
+        assert exit_status(forked(work)) == 0
 
     @pytest.mark.parametrize("rounds", [10, pytest.param(500, marks=pytest.mark.slow)])
     def test_at_any_moment_over_real_sockets(self, auth, start, rounds):

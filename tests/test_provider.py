@@ -91,8 +91,8 @@ def test_a_key_is_rotated_with_no_failed_request(sandbox, vault):
     assert (vault.call_count, sandbox.token_requests, sandbox.rejections) == (2, 2, 1)
 
 
-def test_an_error_of_the_provider_is_raised_where_a_token_is_needed(auth, vault, endpoint):
-    """As it is, in place of a 401 too, an interrupt as well; the next request asks again."""
+def test_an_error_of_the_provider_is_raised_where_a_token_is_needed(clock, auth, vault, endpoint):
+    """As it is, in place of a 401 too; the next request asks again. An interrupt is raised with a stale token, too."""
     auth.access_token()
     vault.side_effect = SEALED
     with pytest.raises(LookupError):
@@ -103,10 +103,13 @@ def test_an_error_of_the_provider_is_raised_where_a_token_is_needed(auth, vault,
         with pytest.raises(LookupError, match=r"^the vault is sealed$"):
             call()
     assert (vault.call_count, endpoint.count) == (5, 1)
-    vault.side_effect = [KeyboardInterrupt, KEY]
+    vault.side_effect = [KeyboardInterrupt, KEY, KeyboardInterrupt]
     with pytest.raises(KeyboardInterrupt):
         auth.access_token()
     assert auth.access_token() == "token-2"
+    clock.tick(STALE)
+    with pytest.raises(KeyboardInterrupt):
+        auth.access_token()
 
 
 def test_a_provider_that_uses_the_auth_gets_an_error_that_names_the_cause(clock, endpoint, caplog):

@@ -5,6 +5,7 @@ at gates. What an interrupt does at each moment is in `test_interrupts.py`. Trie
 one after the other, are in `proofs/test_model.py`.
 """
 
+import copy
 import gc
 import itertools
 import random
@@ -19,7 +20,21 @@ from unittest import mock
 import pytest
 import requests
 import urllib3
-from in_memory import API, EXPIRED, LONG, PATIENCE, STALE, Answer, Gate, TokenEndpoint, aged, auth_with, token, warnings
+from in_memory import (
+    API,
+    EXPIRED,
+    LONG,
+    PATIENCE,
+    STALE,
+    TIMEOUT,
+    Answer,
+    Gate,
+    TokenEndpoint,
+    aged,
+    auth_with,
+    token,
+    warnings,
+)
 
 from requests_mentionme import InvalidClientError, MentionMeAuth, TokenEndpointError, TokenResponseError
 
@@ -239,13 +254,31 @@ def test_what_the_provider_raises_or_wrongly_returns_is_shared(clock, crowd, out
             raise provided
         return provided
 
-    raised = errors_of(crowd, gate, MentionMeAuth.from_provider(provide))
+    provider = mock.Mock(side_effect=provide)
+    raised = errors_of(crowd, gate, MentionMeAuth.from_provider(provider))
     error = raised[0]
+    assert provider.call_count == 1
     assert error is outcome or (type(error) is ValueError and outcome == ("an-id", ""))
     if isinstance(error, _PickyError):
         return  # one object for all is better than another error in its place
     assert len({id(each) for each in raised}) == len({id(vars(each)) for each in raised}) == 5
     assert all(each.args == error.args and vars(each) == vars(error) for each in raised)
+
+
+@pytest.mark.parametrize("copying", [copy.copy, mock.Mock(side_effect=TypeError)], ids=["copied", "made anew"])
+def test_an_interrupt_while_an_error_is_copied_is_raised(monkeypatch, copying):
+    class InterruptingError(Exception):
+        def __new__(cls, *args):
+            if made:
+                raise KeyboardInterrupt
+            made.append(super().__new__(cls, *args))
+            return made[0]
+
+    made = []
+    provider = mock.Mock(side_effect=InterruptingError("made once"))
+    monkeypatch.setattr(copy, "copy", copying)
+    with pytest.raises(KeyboardInterrupt):
+        MentionMeAuth.from_provider(provider).access_token()
 
 
 @pytest.mark.parametrize(("outcome", "kind"), SHARED.values(), ids=SHARED)
@@ -354,19 +387,23 @@ def stuck(clock, start, outcome, *script, age=None):
     return auth, leader, gate, endpoint
 
 
-@pytest.mark.parametrize("clocks", ["both", "the wall clock"])
-def test_patience_is_counted_over_all_that_a_thread_waits_for(clock, crowd, monkeypatch, clocks):
+@pytest.mark.parametrize(
+    ("timeout", "first_wait"),
+    [(TIMEOUT, PATIENCE - BRIEF), ((0.1, 0.2), 0.8 - BRIEF), (TIMEOUT, PATIENCE + 1), (TIMEOUT, None)],
+    ids=["long", "short", "beyond it", "by the wall clock alone"],
+)
+def test_patience_is_counted_over_all_that_a_thread_waits_for(clock, crowd, monkeypatch, timeout, first_wait):
     """Whoever waits for a second renewal has the rest of its patience for it; that one is not given up for others."""
     failing = Gate(TimeoutError("not shared"))
     full = Gate()
-    auth, endpoint = aged(clock, EXPIRED, failing, full)
-    if clocks == "the wall clock":
+    auth, endpoint = aged(clock, EXPIRED, failing, full, timeout=timeout)
+    if first_wait is None:
         monkeypatch.setattr(time, "monotonic", lambda: 5.0)  # patience does not depend on the other one
     _, *waiting = crowd.wait_behind(failing, 4, auth.access_token)
-    clock.tick(PATIENCE - BRIEF if clocks == "both" else 3600)
+    clock.tick(3600 if first_wait is None else first_wait)
     failing.open()
     full.wait_until_reached()  # by one of those who waited; the others wait again
-    if clocks == "both":
+    if first_wait is not None:
         given_up = list(itertools.islice(as_completed(waiting, LONG), 3))
         assert {type(error) for error in errors(given_up)} == {TokenEndpointError}
     else:
@@ -376,7 +413,7 @@ def test_patience_is_counted_over_all_that_a_thread_waits_for(clock, crowd, monk
     full.open()
 
     assert last.result(LONG) == "token-2"
-    assert [each.exception(LONG) for each in waiting].count(None) == (1 if clocks == "both" else 4)
+    assert [each.exception(LONG) for each in waiting].count(None) == (4 if first_wait is None else 1)
     assert endpoint.count == 2
 
 

@@ -153,8 +153,10 @@ def test_a_hold_off_is_for_one_token_by_its_value(clock, web, third, status):
     auth = auth_with(TokenEndpoint("token-1", "token-2", third, "new", lifetime=20))
     accept(web, "new")
     assert requests.get(API, auth=auth).status_code == 401
+    early = early_request(auth)
     clock.tick(19.5)
     assert requests.get(API, auth=auth).status_code == status
+    assert send(early).status_code == status
 
 
 def test_access_token_gives_another_token_for_a_refused_one_or_raises_and_keeps_it(auth, endpoint, caplog):
@@ -211,6 +213,22 @@ def test_64_threads_with_one_refused_token_make_one_token_request_and_one_warnin
     assert {each.result(10) for each in calls} == {"token-1"}
     assert endpoint.count == 2
     assert len(warnings(caplog)) == 1
+
+
+def test_a_request_that_waited_for_a_new_token_and_has_it_refused_holds_it_off(web, crowd):
+    accept(web)
+    gate = Gate()
+    endpoint = TokenEndpoint("token-1", gate)
+    auth = auth_with(endpoint)
+    request = early_request(auth)
+    crowd.ask(1, lambda: auth.access_token(refused="token-1"))
+    gate.wait_until_reached()
+    (waiting,) = crowd.ask(1, lambda: send(request))
+    crowd.expect(1)
+    gate.open()
+    assert waiting.result(10).status_code == 401
+    assert requests.get(API, auth=auth).status_code == 401
+    assert endpoint.count == 2
 
 
 @pytest.fixture
