@@ -265,20 +265,21 @@ def test_what_the_provider_raises_or_wrongly_returns_is_shared(clock, crowd, out
     assert all(each.args == error.args and vars(each) == vars(error) for each in raised)
 
 
-@pytest.mark.parametrize("copying", [copy.copy, mock.Mock(side_effect=TypeError)], ids=["copied", "made anew"])
-def test_an_interrupt_while_an_error_is_copied_is_raised(monkeypatch, copying):
-    class InterruptingError(Exception):
-        def __new__(cls, *args):
-            if made:
-                raise KeyboardInterrupt
-            made.append(super().__new__(cls, *args))
-            return made[0]
+class _InterruptingError(Exception):  # that can be made once
+    made = False
 
-    made = []
-    provider = mock.Mock(side_effect=InterruptingError("made once"))
-    monkeypatch.setattr(copy, "copy", copying)
+    def __new__(cls):
+        if cls.made:
+            raise KeyboardInterrupt
+        cls.made = True
+        return super().__new__(cls)
+
+
+@pytest.mark.parametrize(("copying", "error"), [(KeyboardInterrupt, OSError()), (TypeError, _InterruptingError())])
+def test_an_interrupt_while_an_error_is_copied_is_raised(monkeypatch, copying, error):
+    monkeypatch.setattr(copy, "copy", mock.Mock(side_effect=copying))
     with pytest.raises(KeyboardInterrupt):
-        MentionMeAuth.from_provider(provider).access_token()
+        MentionMeAuth.from_provider(mock.Mock(side_effect=error)).access_token()
 
 
 @pytest.mark.parametrize(("outcome", "kind"), SHARED.values(), ids=SHARED)
