@@ -1,10 +1,6 @@
-"""`Environment`: a frozen value that says where tokens come from, and which origins they may be sent to.
-
-Here are the tables of URLs. `proofs/test_properties.py` makes up others.
-"""
+"""`Environment`: a frozen value that says where tokens come from, and which origins they may be sent to."""
 
 import copy
-import functools
 import operator
 import pickle
 from unittest import mock
@@ -17,24 +13,14 @@ from requests_mentionme import DEMO, PRODUCTION, Environment, MentionMeAuth
 
 
 def resolved(environment):
-    """Return the environment that the option of this value means."""
     return MentionMeAuth("an-id", "a-secret", environment=environment).environment
 
 
-def as_written(url):
-    """Return a request for exactly this URL, which `prepare` might have changed or refused."""
+def gets_a_token(url, environment=PRODUCTION):
+    """Ask for a request to *url* as it is written, which `prepare` might have changed or refused."""
     request = requests.Request("GET", "https://host.example").prepare()
     request.url = url
-    return request
-
-
-@functools.cache
-def auth_for(environment):
-    return auth_with(TokenEndpoint(lifetime=86_400), environment=environment)
-
-
-def gets_a_token(url, environment=PRODUCTION):
-    return "Authorization" in auth_for(environment)(as_written(url)).headers
+    return "Authorization" in auth_with(TokenEndpoint(), environment=environment)(request).headers
 
 
 @pytest.mark.parametrize(
@@ -48,10 +34,9 @@ def test_a_built_in_environment_is_what_the_documentation_names(environment, nam
     """A token is never sent to the other environment."""
     assert (environment.name, environment.base_url) == (name, base_url)
     assert environment.token_url == f"{base_url}/api/oauth/token"
-    assert environment.origins == {base_url, second_origin}
     assert isinstance(environment.origins, frozenset)
-    trusted = [origin for origin in PRODUCTION.origins | DEMO.origins if gets_a_token(origin, environment)]
-    assert set(trusted) == environment.origins
+    trusted = {origin for origin in PRODUCTION.origins | DEMO.origins if gets_a_token(origin, environment)}
+    assert trusted == environment.origins == {base_url, second_origin}
 
 
 def test_no_attribute_of_an_environment_can_be_set_or_deleted():
@@ -63,28 +48,21 @@ def test_no_attribute_of_an_environment_can_be_set_or_deleted():
         with pytest.raises(AttributeError, match=f"^Environment is frozen: {attribute} can't be deleted$"):
             delattr(environment, attribute)
     assert environment == Environment("own", "https://host.example/token", {"https://host.example"})
-    assert gets_a_token("https://host.example/", environment)
 
 
-def test_an_environment_is_no_tuple():
-    """Its parts have names, and only names."""
+def test_an_environment_is_no_tuple_but_equal_to_another_of_the_same_meaning():
+    """Origins are kept in their normal form, and are compared in it."""
     for use in (iter, len, operator.itemgetter(0), lambda it: it < DEMO, lambda it: it >= DEMO):
         with pytest.raises(TypeError):
             use(PRODUCTION)
     assert (("production", PRODUCTION.token_url, PRODUCTION.origins) == PRODUCTION) is False
-
-
-def test_an_environment_is_equal_to_another_of_the_same_meaning():
-    """Origins are kept in their normal form, and are compared in it."""
     one = Environment("own", "https://host.example/token", frozenset({"HTTPS://Host.example:443/", "http://[::1]:80"}))
     same = Environment("own", "https://host.example/token", ["http://[::1]", "https://host.example"])
-    assert one == same
-    assert hash(one) == hash(same)
-    assert one.origins == {"https://host.example", "http://[::1]"}
+    assert (one, hash(one)) == (same, hash(same))
     assert one == mock.ANY
-    assert one != Environment("other", one.token_url, one.origins)
-    assert one != Environment("own", "https://host.example/other", one.origins)
-    assert one != Environment("own", one.token_url, {"https://host.example"})
+    assert one.origins == {"https://host.example", "http://[::1]"}
+    others = [("other", one.token_url, one.origins), ("own", "https://host.example/other", one.origins)]
+    assert one not in [Environment(*parts) for parts in [*others, ("own", one.token_url, {"https://host.example"})]]
 
 
 def test_a_copy_of_an_environment_is_equal_and_works():
@@ -92,11 +70,9 @@ def test_a_copy_of_an_environment_is_equal_and_works():
     pickles = [pickle.dumps(environment, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
     for copied in (copy.copy(environment), copy.deepcopy(environment), *map(pickle.loads, pickles)):
         assert type(copied) is Environment
-        assert copied == environment
-        assert copied.base_url == environment.base_url
-        auth = auth_with(TokenEndpoint(), environment=copied)
-        assert "Authorization" in auth(as_written("https://kiosk.example:8443/x")).headers
-        assert "Authorization" not in auth(as_written("https://evil.example")).headers
+        assert (copied, copied.base_url) == (environment, environment.base_url)
+        assert gets_a_token("https://kiosk.example:8443/x", copied)
+        assert not gets_a_token("https://evil.example", copied)
 
 
 def test_the_repr_of_an_environment_is_the_call_that_makes_an_equal_one():
@@ -115,13 +91,18 @@ def test_the_token_endpoint_may_be_at_any_path_of_any_host():
 
 BASE_URLS = {  # by their normal form
     "https://host.example": ["https://host.example/", "https://host.example:443", "HTTPS://Host.EXAMPLE:0443"],
-    "https://host.example:80": [],
     "https://my_host-1.example:65535": ["https://my_host-1.example:65535/"],
     "https://[2001:db8::1]:8443": ["https://[2001:DB8::1]:8443"],
     "http://localhost": ["http://LOCALHOST:80"],
     "http://127.0.0.0": ["http://127.0.0.0/"],
-    "http://127.255.255.255:443": [],
-    "http://[::1]:5000": [],
+    **dict.fromkeys(["http://127.255.255.255:443", "http://[::1]:5000", "https://127.0.0.1", "https://k.s"], ()),
+}
+NOT_TRUSTED = {  # with the base URL; with the last one, letters that fold to ASCII
+    "https://my_host-1.example:65535": ["https://my_host-1.example/", "https://my_host-1.example:6553/"],
+    "http://localhost": ["https://localhost/", "http://localhost:443/", "http://127.0.0.1/", "http://localhost:8080/"],
+    "http://[::1]:5000": ["http://[::1]/", "http://::1:5000/", "http://[::11]:5000/", "http://:5000/"],
+    "https://127.0.0.1": ["http://127.0.0.1/", "https://127.0.0.10/"],
+    "https://k.s": ["https://\u212a.s/", "https://k.\u017f/", "http\u017f://k.s/", "https://k\u0307.s/"],
 }
 
 
@@ -130,10 +111,10 @@ def test_a_base_url_makes_an_environment(origin):
     """It has that one origin, in its normal form, with the token endpoint on it; `http` is for this machine alone."""
     for base_url in [origin, *BASE_URLS[origin]]:
         environment = Environment.at(base_url)
-        assert environment == Environment(origin, f"{origin}/api/oauth/token", frozenset({origin}))
+        assert environment == Environment(origin, f"{origin}/api/oauth/token", {origin}) == resolved(base_url)
         assert environment.base_url == origin
-        assert gets_a_token(f"{origin}/any/path", environment)
-        assert resolved(base_url) == environment
+        assert all(gets_a_token(url, environment) for url in (origin, f"{origin.upper()}/any/path"))
+        assert not any(gets_a_token(url, environment) for url in NOT_TRUSTED.get(origin, []))
 
 
 WAYS = {
@@ -189,13 +170,13 @@ def test_a_base_url_or_origin_with_more_than_host_and_port_is_refused(way):
 def test_a_token_url_has_no_character_that_would_be_changed_on_the_way():
     for character in " \n\t\x00\x7fé":
         with pytest.raises(ValueError, match="a token URL has no spaces"):
-            Environment("own", f"https://host.example/{character}token", {"https://host.example"})
+            WAYS["the token URL"](f"https://host.example/{character}token")
 
 
-@pytest.mark.parametrize("name", ["Production", "DEMO", " demo", "demo\n", "mention-me.com"])
-def test_an_unknown_name_is_refused_and_the_known_ones_are_named(name):
-    with pytest.raises(ValueError, match="environment must be 'production' or 'demo', or a base URL such as"):
-        resolved(name)
+def test_an_unknown_name_is_refused_and_the_known_ones_are_named():
+    for name in ("Production", "DEMO", " demo", "demo\n", "mention-me.com"):
+        with pytest.raises(ValueError, match="environment must be 'production' or 'demo', or a base URL such as"):
+            resolved(name)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"https://h", ["demo"], ("demo", "https://h", ["https://h"]), Environment])
@@ -210,7 +191,6 @@ def test_what_is_neither_environment_nor_text_is_refused(value):
 
 
 def test_a_string_is_no_collection_of_origins():
-    """It is one of letters."""
     with pytest.raises(ValueError, match="https://host"):
         Environment("own", "https://host.example/token", "https://host.example")
 
@@ -246,23 +226,6 @@ def test_a_url_of_a_trusted_origin_gets_a_token_and_any_other_does_not(host):
     assert not gets_a_token(None)
 
 
-OWN = {  # a base URL, and what is not trusted with it; in the last one are letters that fold to ASCII
-    "https://kiosk.example:8443": ["https://kiosk.example/", "https://kiosk.example:84430/"],
-    "http://localhost": ["https://localhost/", "http://localhost:443/", "http://127.0.0.1/", "http://localhost:8080/"],
-    "http://[::1]:5000": ["http://[::1]/", "http://::1:5000/", "http://[::11]:5000/", "http://:5000/"],
-    "https://127.0.0.1": ["http://127.0.0.1/", "https://127.0.0.10/"],
-    "https://k.s": ["https://\u212a.s/", "https://k.\u017f/", "http\u017f://k.s/", "https://k\u0307.s/"],
-}
-
-
-@pytest.mark.parametrize("base_url", OWN)
-def test_one_origin_of_ones_own_is_trusted(base_url):
-    """Scheme, host and port all count."""
-    environment = Environment.at(base_url)
-    assert all(gets_a_token(url, environment) for url in (base_url, f"{base_url.upper()}/x"))
-    assert [url for url in OWN[base_url] if gets_a_token(url, environment)] == []
-
-
 SHOWN = {  # by what a warning shows of them
     "https://host.example": ["{}", "{}?key=hunter2", "{}#hunter2", "{}/@hunter2", "{}\\@hunter2", "{}/x://u:hunter2@y"],
     f"https://{'x' * 192}": ["{}xxx/"],
@@ -277,8 +240,7 @@ SHOWN = {  # by what a warning shows of them
 def test_a_warning_names_the_origin_of_a_url_alone(origin, caplog):
     """User info, path and query may hold a secret; where there is no authority, all after the scheme is content."""
     for url in SHOWN[origin]:
-        caplog.clear()
-        auth_with(TokenEndpoint(), environment="demo")(as_written(url and url.format(origin)))
-        (said,) = caplog.messages
-        assert said.startswith(f"No token for {origin}: the environment demo covers ")
-        assert "hunter2" not in said
+        assert not gets_a_token(url and url.format(origin), DEMO)
+        assert caplog.messages[-1].startswith(f"No token for {origin}: the environment demo covers ")
+    assert "hunter2" not in caplog.text
+    assert len(caplog.messages) == len(SHOWN[origin])

@@ -1,10 +1,11 @@
 """Interrupts at any moment: a renewal that is broken off leaves nobody hanging, and the auth works on.
 
-First `KeyboardInterrupt` is raised at each moment at which Python may handle a signal: where a function begins, and
-where the call of a built-in one returns. Then real signals arrive at moments of their own choice.
+First at each moment at which Python may handle a signal: where a function begins, and where the call of a built-in one
+returns. Then real signals arrive at moments of their own choice.
 """
 
 import concurrent.futures
+import contextlib
 import faulthandler
 import gc
 import os
@@ -42,7 +43,7 @@ WATCHED = (requests_mentionme.__path__[0], threading.__file__)  # whose frames a
 
 
 def spawn(call):
-    """Start a call in a thread that no one has to wait for, should it hang."""
+    """Make a call in a thread that no one has to wait for, should it hang."""
     future = concurrent.futures.Future()
 
     def run():
@@ -60,10 +61,7 @@ def interrupt():
 
 
 def at_moment(number, act, call, on_wait=lambda: None):
-    """Make *call*, and do *act* at the moment with this number, from 1; return whether there was such a moment.
-
-    When the call is about to wait for a lock that is held, *on_wait* is called first.
-    """
+    """Make *call*, and do *act* at its moment with this number, from 1; return whether there was such a moment."""
     moments = count(1)
     found = False
 
@@ -138,33 +136,6 @@ def break_leader(clock, state, number):
     return found
 
 
-def break_waiter(clock, state, number, outcome):
-    """Interrupt one of two that wait for a renewal at one moment, before, within, or after its wait."""
-    auth, endpoint, ask = scene(clock, state)
-    crowd = Crowd(spawn)
-    gate = Gate(outcome)
-    endpoint.script = [gate]
-    leader = spawn(ask)
-    gate.wait_until_reached()
-    if state == "invalidated while stale":
-        spawn(auth.invalidate).result(SOON)
-    (other,) = crowd.ask(1, ask)
-    crowd.expect(1)
-
-    def wait():
-        found = at_moment(number, interrupt, ask, on_wait=gate.open)
-        gate.open()
-        assert auth.access_token()
-        return found
-
-    found = spawn(wait).result(SOON)
-    assert leader.exception(SOON) is outcome
-    assert other.result(SOON)
-    assert spawn(auth.access_token).result(SOON)
-    assert endpoint.count <= (2 if outcome is None else 3)  # where nothing was shared, one who waits leads a renewal
-    return found
-
-
 @pytest.mark.parametrize("state", STATES)
 @EVERY
 def test_an_interrupt_at_any_moment_of_the_leader_leaves_nobody_behind(clock, state, every):
@@ -175,8 +146,34 @@ def test_an_interrupt_at_any_moment_of_the_leader_leaves_nobody_behind(clock, st
 @pytest.mark.parametrize("state", [state for state in STATES if state != "stale"])
 @pytest.mark.parametrize("outcome", [None, RuntimeError("own")], ids=["that is served", "that leads next"])
 def test_an_interrupt_at_any_moment_of_a_waiter_leaves_nobody_behind(clock, state, outcome):
-    """Neither the leader nor the others who wait notice, also where a waiter takes over from the leader."""
-    assert moments_of(lambda number: break_waiter(clock, state, number, outcome)) > (20 if outcome else 3)
+    """Neither the leader nor another who waits notice, before, within or after the wait, or where it takes over."""
+
+    def broken(number):
+        auth, endpoint, ask = scene(clock, state)
+        crowd = Crowd(spawn)
+        gate = Gate(outcome)
+        endpoint.script = [gate]
+        leader = spawn(ask)
+        gate.wait_until_reached()
+        if state == "invalidated while stale":
+            spawn(auth.invalidate).result(SOON)
+        (other,) = crowd.ask(1, ask)
+        crowd.expect(1)
+
+        def wait():
+            found = at_moment(number, interrupt, ask, on_wait=gate.open)
+            gate.open()
+            assert auth.access_token()
+            return found
+
+        found = spawn(wait).result(SOON)
+        assert leader.exception(SOON) is outcome
+        assert other.result(SOON)
+        assert spawn(auth.access_token).result(SOON)
+        assert endpoint.count <= (2 if outcome is None else 3)  # where nothing was shared, a waiter leads a renewal
+        return found
+
+    assert moments_of(broken) > (20 if outcome else 3)
 
 
 @pytest.mark.parametrize("what", ["no token", "expired", "stale", "refused", "invalidate"])
@@ -216,14 +213,8 @@ def test_a_signal_handler_may_send_a_request_elsewhere_wherever_it_interrupts_it
     assert moments_of(sent_within) > 3
 
 
-# Real signals
-
-
 class Storm(TokenEndpoint):
-    """Real signals that interrupt the main thread, as it leads renewals and waits for them among three others.
-
-    It is the token endpoint as well, so that it knows which thread asks.
-    """
+    """Real signals that interrupt the main thread, as it leads and waits among three others; and a token endpoint."""
 
     def __init__(self):
         super().__init__(lifetime=0.02)  # so that its tokens go through all the states
@@ -253,33 +244,26 @@ class Storm(TokenEndpoint):
             raise KeyboardInterrupt
 
     def work(self, number):
-        """Be one of the others."""
         while not self.is_over:
             self.asked_at[number] = time.monotonic()
             self.auth.access_token()
             time.sleep(0.001)
 
-    def rage(self, interrupts):
-        """Interrupt the main thread so many times, half of them as it leads; raise if somebody hangs."""
-        while min(self.leading, self.waiting) < interrupts // 2:
-            if time.monotonic() - min(self.asked_at) > SOON:
-                raise TimeoutError("one of the others hangs")
-            if self.waiting < self.leading:
-                time.sleep(0.001)  # so that one of the others leads
-            try:
-                self.auth.access_token()
-                self.auth.invalidate()
-            except KeyboardInterrupt:
-                pass
-
     def run(self, interrupts):
-        """Rage, and raise if afterwards anything does not work."""
+        """Interrupt the main thread so many times, half of them as it leads; raise if somebody hangs then or later."""
         faulthandler.dump_traceback_later(300, exit=True)
         others = [spawn(lambda number=number: self.work(number)) for number in range(3)]
         signal.signal(signal.SIGALRM, self.interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
         try:
-            self.rage(interrupts)
+            while min(self.leading, self.waiting) < interrupts // 2:
+                if time.monotonic() - min(self.asked_at) > SOON:
+                    raise TimeoutError("one of the others hangs")
+                if self.waiting < self.leading:
+                    time.sleep(0.001)  # so that one of the others leads
+                with contextlib.suppress(KeyboardInterrupt):
+                    self.auth.access_token()
+                    self.auth.invalidate()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self.is_over = True
@@ -289,28 +273,21 @@ class Storm(TokenEndpoint):
 
 
 def run_storm(program):
-    """Run a storm in a process of its own, where the main thread is free to be interrupted.
-
-    It must not be measured by coverage, whose own lock an interrupt can leave locked.
-    """
+    """Run a storm in a process of its own, whose main thread is free to be interrupted."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no interval timer")
+    # Without coverage, whose own lock an interrupt can leave locked.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     call = [sys.executable, "-c", f"import test_interrupts as it; {program}"]
     return subprocess.run(call, check=False, capture_output=True, env=environment, text=True, timeout=400)
 
 
-NEEDS_TIMER = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
-
-
-@NEEDS_TIMER
 @pytest.mark.parametrize("interrupts", [100, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_real_interrupts_of_the_main_thread_leave_nobody_behind(interrupts):
     """It leads and waits in turn among three others: nobody waits long, and the auth works."""
     ran = run_storm(f"it.Storm().run({interrupts})")
     assert ran.returncode == 0, ran.stderr
-
-
-# The negative controls: what the tests above would notice
 
 
 class EventInPlaceOfLock(threading.Event):
@@ -337,17 +314,14 @@ def test_a_renewal_that_ends_by_an_event_is_broken_at_some_moment(clock, monkeyp
     """Those who wait hang, or sit out their patience."""
     monkeypatch.setattr(sys.modules[__name__], "SOON", 0.3)
     end_renewals_by_events(monkeypatch)
-
     with pytest.raises(concurrent.futures.TimeoutError):
         moments_of(lambda number: break_leader(clock, "no token", number), every=4)
 
 
-@NEEDS_TIMER
 @pytest.mark.slow
 def test_a_renewal_that_ends_by_an_event_is_broken_by_real_interrupts():
     """One of thousands finds the moment."""
     ran = run_storm("it.end_renewals_by_events(it.pytest.MonkeyPatch()); it.Storm().run(100_000)")
-
     assert "one of the others hangs" in ran.stderr or "unlocked lock" in ran.stderr, ran.stderr
 
 
@@ -360,3 +334,11 @@ def test_a_waiter_that_is_interrupted_between_two_calls_lets_go_of_the_lock():
     with pytest.raises(KeyboardInterrupt):
         renewal.wait(SOON)
     assert spawn(lambda: lock.acquire(blocking=False)).result(SOON)
+
+
+def test_a_waiter_without_patience_looks_once_and_does_not_wait():
+    """Private, as a second more or less is nothing that could be told from a busy machine."""
+    renewal = Renewal()
+    renewal.held_by_leader = mock.Mock(**{"acquire.return_value": False})
+    assert not renewal.wait(-3.0)
+    renewal.held_by_leader.acquire.assert_called_once_with(timeout=0.0)

@@ -5,36 +5,27 @@
 What the token endpoint's answers lead to stands in the table of `test_token_request.py`, which has more of them.
 """
 
-import logging
+import os
+from unittest import mock
 
 import pytest
 import requests
 from freezegun import freeze_time
-from in_memory import STALE, Answer, TokenEndpoint, auth_with, session_with
+from in_memory import API, STALE, Answer, TokenEndpoint, auth_with, session_with, warnings
 from stores import Failing
 
 from requests_mentionme import Environment, MentionMeAuth
 
-API = "https://demo.mention-me.com/api/x"
 ID = "MENTIONME_CLIENT_ID"
 SECRET = "MENTIONME_CLIENT_SECRET"
 
 
 def with_option(**options):
-    """Return how to make an auth with these options."""
     return lambda: MentionMeAuth("an-id", "a-secret", **options)
 
 
 def with_variables(**variables):
-    """Return how to make an auth from these environment variables alone."""
-
-    def make():
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            return MentionMeAuth.from_env()
-
-    return make
+    return mock.patch.dict(os.environ, variables)(MentionMeAuth.from_env)
 
 
 def get(*script, url=API, body=None):
@@ -56,21 +47,18 @@ def renew_early():
         return auth.access_token()
 
 
+ENVIRONMENTS = {
+    "environment must be an Environment, a name or a base URL": None,
+    "environment must be 'production' or 'demo', or a base URL such as 'https://host.example'": "staging",
+    "a URL such as 'https://host.example' is needed, without user info or odd characters": "https://user:pw@host",
+    "an origin or a base URL ends after the host and port: it has no path, query or fragment": "https://host/api",
+    "plain http is for this machine only: use https for host.example": "http://host.example",
+    "a port is at most 65535": "https://host.example:65536",
+}
 ERRORS = {
     "client_id must be a non-empty string": lambda: MentionMeAuth("", "a-secret"),
     "client_secret must be a non-empty string": lambda: MentionMeAuth("an-id", ""),
-    "environment must be an Environment, a name or a base URL": with_option(environment=None),
-    "environment must be 'production' or 'demo', or a base URL such as 'https://host.example'": with_option(
-        environment="staging"
-    ),
-    "a URL such as 'https://host.example' is needed, without user info or odd characters": with_option(
-        environment="https://user:password@host.example"
-    ),
-    "an origin or a base URL ends after the host and port: it has no path, query or fragment": with_option(
-        environment="https://host.example/api"
-    ),
-    "plain http is for this machine only: use https for host.example": with_option(environment="http://host.example"),
-    "a port is at most 65535": with_option(environment="https://host.example:65536"),
+    **{message: with_option(environment=environment) for message, environment in ENVIRONMENTS.items()},
     "a token URL has no spaces, control characters or characters beyond ASCII": lambda: Environment(
         "mine", "https://host.example/t oken", ["https://host.example"]
     ),
@@ -86,18 +74,15 @@ ERRORS = {
     "and not a str": with_option(store="file.json"),
     f"the environment variable {ID} is not set. Set it: export {ID}=...": with_variables(),
     f"the environment variable {SECRET} is not set. Set it: export {SECRET}=...": with_variables(**{ID: "an-id"}),
-    "the environment variable MENTIONME_ENVIRONMENT is of no use: environment must be 'production' or 'demo', "
-    "or a base URL such as 'https://host.example'. Set it, for example: "
-    "export MENTIONME_ENVIRONMENT=demo": with_variables(
+    "the environment variable MENTIONME_ENVIRONMENT is of no use: environment must be 'production' or 'demo', or a "
+    "base URL such as 'https://host.example'. Set it, for example: export MENTIONME_ENVIRONMENT=demo": with_variables(
         **{ID: "an-id", SECRET: "a-secret", "MENTIONME_ENVIRONMENT": "test"}
     ),
     "provider must be callable": lambda: MentionMeAuth.from_provider(("an-id", "a-secret")),
     "the provider of credentials must return a tuple: (client_id, client_secret)": lambda: MentionMeAuth.from_provider(
         lambda: ["an-id"]
     ).access_token(),
-    "refused must be the token that was refused, as a string": lambda: auth_with(TokenEndpoint()).access_token(
-        refused=b"token"
-    ),
+    "refused must be the token that was refused, as a string": lambda: auth_with(None).access_token(refused=b"token"),
 }
 CHECK = "Check the scopes and the environment of the API key. 401 answers are passed on for 30 s."
 WARNINGS = {
@@ -124,7 +109,7 @@ def test_an_error_says_what_is_wrong_and_what_to_do(message):
 @pytest.mark.parametrize("message", WARNINGS)
 def test_a_warning_says_what_happened_and_what_to_check_and_says_it_once(message, caplog):
     WARNINGS[message]()
-    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [message]
+    assert warnings(caplog) == [message]
 
 
 if __name__ == "__main__":

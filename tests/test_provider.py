@@ -1,7 +1,4 @@
-"""Where the credentials come from: a provider, so that keys can rotate, or the environment variables.
-
-What is said where they are wrong is in `test_messages.py`.
-"""
+"""Where the credentials come from: a provider, so that keys can rotate, or the environment variables."""
 
 import copy
 import functools
@@ -23,19 +20,16 @@ SEALED = LookupError("the vault is sealed")
 
 @pytest.fixture
 def vault():
-    """A provider: returns the key that is current, and counts how often it was asked for it."""
     return mock.Mock(return_value=KEY)
 
 
 @pytest.fixture
 def auth(vault, endpoint):
-    """An auth that asks the vault."""
     return MentionMeAuth.from_provider(vault, environment="demo", session=session_with(endpoint))
 
 
 @pytest.fixture
 def variables(monkeypatch):
-    """Set the environment variables that have to be there, and return what sets more."""
     monkeypatch.setenv("MENTIONME_CLIENT_ID", "env-id")
     monkeypatch.setenv("MENTIONME_CLIENT_SECRET", SECRET)
     return monkeypatch
@@ -46,22 +40,18 @@ def keys_sent(endpoint):
     return [(body["client_id"], body["client_secret"]) for body in bodies]
 
 
-# When the provider is asked
-
-
 def test_the_provider_is_asked_once_for_each_renewal_and_never_while_a_fresh_token_is_in_hand(clock, auth, vault):
+    """Nor is it for a `repr`, which shows neither id nor secret."""
     auth(requests.Request("GET", "https://other.example/").prepare())
-    assert vault.call_count == 0
+    assert (repr(auth), vault.call_count) == ("MentionMeAuth(provided, environment='demo')", 0)
     for number, age in enumerate((0, STALE, EXPIRED), 1):
-        clock.tick(age)
-        for _ in range(3):
-            auth.access_token()
-            assert auth.claims() == {}
-            auth(requests.Request("GET", API).prepare())
-        assert vault.call_count == number
-        clock.tick(STALE - 1)
-        auth.access_token()
-        assert vault.call_count == number
+        for seconds in (age, STALE - 1):
+            clock.tick(seconds)
+            for _ in range(3):
+                auth.access_token()
+                assert auth.claims() == {}
+                auth(requests.Request("GET", API).prepare())
+            assert (repr(auth), vault.call_count) == ("MentionMeAuth(provided, environment='demo')", number)
         clock.tick(1 - STALE)
 
 
@@ -80,14 +70,13 @@ def test_each_renewal_sends_the_key_that_is_current_then_in_all_its_tries(clock,
 
 def test_a_key_is_rotated_with_no_failed_request(sandbox, vault):
     vault.return_value = (sandbox.client_id, sandbox.client_secret)
+    auth = MentionMeAuth.from_provider(vault, environment=sandbox.environment)
     url = f"{sandbox.url}/api/merchant/v2/coupons/validate/SAMPLE"
-    with requests.Session() as session:
-        session.auth = MentionMeAuth.from_provider(vault, environment=sandbox.environment)
-        assert session.get(url).status_code == 200
-        sandbox.add_client("new-id", "new-secret")
-        vault.return_value = ("new-id", "new-secret")
-        sandbox.remove_client(sandbox.client_id)
-        assert session.get(url).status_code == 200
+    assert requests.get(url, auth=auth).status_code == 200
+    sandbox.add_client("new-id", "new-secret")
+    vault.return_value = ("new-id", "new-secret")
+    sandbox.remove_client(sandbox.client_id)
+    assert requests.get(url, auth=auth).status_code == 200
     assert (vault.call_count, sandbox.token_requests, sandbox.rejections) == (2, 2, 1)
 
 
@@ -112,18 +101,18 @@ def test_an_error_of_the_provider_is_raised_where_a_token_is_needed(clock, auth,
         auth.access_token()
 
 
-def test_a_provider_that_uses_the_auth_gets_an_error_that_names_the_cause(clock, endpoint, caplog):
+def test_a_provider_that_uses_the_auth_gets_an_error_that_names_the_cause(clock, auth, vault, caplog):
     """It would wait for itself, with a stale token in hand too. The auth is usable afterwards."""
-    uses_auth = iter([True, False, True, False])
-    auth = MentionMeAuth.from_provider(
-        lambda: auth.access_token() if next(uses_auth) else KEY, session=session_with(endpoint)
-    )
+    vault.side_effect = auth.access_token
     with pytest.raises(RuntimeError, match="within the token request"):
         auth.access_token()
+    vault.side_effect = None
     assert auth.access_token() == "token-1"
+    vault.side_effect = auth.access_token
     clock.tick(STALE)
     assert auth.access_token() == "token-1"
     assert "within the token request" in caplog.text
+    vault.side_effect = None
     clock.tick(30)
     assert auth.access_token() == "token-2"
 
@@ -154,49 +143,34 @@ def test_a_provider_that_fails_or_returns_no_key_costs_a_warning_while_the_old_t
     clock.tick(EXPIRED - STALE)
     with pytest.raises(kind, match=words) as raised:
         auth.access_token()
-    assert raised.type is kind
     assert SECRET not in str(raised.value)
-    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
-    assert endpoint.count == 1
+    assert (raised.type, raised.value.__cause__, raised.value.__context__, endpoint.count) == (kind, None, None, 1)
     assert auth.access_token() == "token-2"
 
 
 @pytest.mark.parametrize("maker", ["from_env", "from_provider"])
 def test_the_options_are_those_of_the_class(clock, endpoint, vault, variables, maker):
     """A subclass makes one of its own kind."""
-
-    class Mine(MentionMeAuth):
-        pass
-
+    kind = type("Mine", (MentionMeAuth,), {})
     variables.setenv("MENTIONME_ENVIRONMENT", "production")
-    make = Mine.from_env if maker == "from_env" else functools.partial(Mine.from_provider, vault)
+    make = kind.from_env if maker == "from_env" else functools.partial(kind.from_provider, vault)
     store = {}
-    session = session_with(endpoint)
-    auth = make(environment="demo", session=session, timeout=(3, 4), refresh_margin=0, store=store)
-    assert type(auth) is type(copy.copy(auth)) is Mine
+    auth = make(environment="demo", session=session_with(endpoint), timeout=(3, 4), refresh_margin=0, store=store)
+    assert type(auth) is type(copy.copy(auth)) is kind
     assert auth.environment is DEMO
-    assert auth.access_token() == "token-1"
-    clock.tick(EXPIRED - 1)
-    assert auth.access_token() == "token-1"
+    for age in (0, EXPIRED - 1):
+        clock.tick(age)
+        assert auth.access_token() == "token-1"
     assert len(store) == 1
     for wrong, error in (({"retries": 3}, TypeError), ({"timeout": None}, ValueError), ({"store": []}, TypeError)):
         with pytest.raises(error):
             make(**wrong)
 
 
-def test_the_repr_shows_neither_id_nor_secret_and_asks_for_none(auth, vault):
-    for asked in range(2):
-        assert repr(auth) == "MentionMeAuth(provided, environment='demo')"
-        assert vault.call_count == asked
-        auth.access_token()
-
-
-# From the environment variables
-
 VALUES = [(None, PRODUCTION), ("", PRODUCTION), ("demo", DEMO), ("https://h", Environment.at("https://h"))]
 
 
-@pytest.mark.parametrize(("value", "environment"), VALUES, ids=["not set", "empty", "a name", "a base URL"])
+@pytest.mark.parametrize(("value", "environment"), VALUES)
 def test_from_env_reads_the_variables_at_construction(variables, endpoint, value, environment):
     if value is not None:
         variables.setenv("MENTIONME_ENVIRONMENT", value)
@@ -204,8 +178,7 @@ def test_from_env_reads_the_variables_at_construction(variables, endpoint, value
     variables.setenv("MENTIONME_CLIENT_ID", "later")
     auth.access_token()
     assert keys_sent(endpoint) == [("env-id", SECRET)]
-    assert auth.environment == environment
-    assert endpoint.requests[0].url == environment.token_url
+    assert (auth.environment, endpoint.requests[0].url) == (environment, environment.token_url)
     assert repr(auth) == f"MentionMeAuth('env-id', environment={environment.name!r})"
 
 

@@ -1,7 +1,4 @@
-"""The access token, a pure room: its three states, its lifetime, and the answers that hold none.
-
-`proofs/test_properties.py` makes up other answers.
-"""
+"""The access token, a pure room: its three states, its lifetime, and the answers that hold none."""
 
 import math
 from email.utils import formatdate
@@ -20,7 +17,6 @@ def jwt_of(claims):
 
 
 def token_in(fields, *, date=None, sent_at=NOW, margin=300):
-    """Return the token in the fields of an answer with this `Date`: as it is, or of this time."""
     as_date = formatdate(date, usegmt=True) if isinstance(date, float | int) else date
     return parse_token(fields, as_date, sent_at, margin)
 
@@ -29,26 +25,19 @@ def token_for(lifetime, margin=300):
     return token_in({"access_token": "t", "expires_in": lifetime}, margin=margin)
 
 
-@pytest.mark.parametrize("value", ["opaque", "!", "~", "a.b-c_d=", jwt_of({"exp": NOW + 60})])
-def test_a_token_is_taken_as_it_is(value):
-    token = token_in({"access_token": value, "expires_in": 60})
-    assert (token.value, token.authorization, token.obtained_at) == (value, f"Bearer {value}", NOW)
+@pytest.mark.parametrize("kind", [{}, *({"token_type": kind} for kind in (None, "Bearer", "bearer", "BEARER"))])
+def test_a_token_is_taken_as_it_is_and_its_type_is_bearer_in_any_case_of_letters(kind):
+    for value in ("opaque", "!", "~", "a.b-c_d=", jwt_of({"exp": NOW + 60})):
+        token = token_in({"access_token": value, "expires_in": 60, **kind})
+        assert (token.value, token.authorization, token.obtained_at) == (value, f"Bearer {value}", NOW)
 
 
-@pytest.mark.parametrize("kind", [None, "Bearer", "bearer", "BEARER"])
-def test_the_type_of_a_token_is_bearer_in_any_case_of_letters(kind):
-    assert token_in({"access_token": "t", "token_type": kind}).value == token_in({"access_token": "t"}).value == "t"
-
-
-def test_a_token_does_not_show_its_value():
+def test_a_token_does_not_show_its_value_and_does_not_change():
     token = token_in({"access_token": "hidden-token", "expires_in": 60})
+    for attribute in ("value", "authorization", "obtained_at", "stale_at", "expired_at", "lifetime"):
+        with pytest.raises(AttributeError):
+            setattr(token, attribute, 0)
     assert repr(token) == str(token) == f"{token}" == "<Token, 60 s to live from 1800000000>"
-
-
-@pytest.mark.parametrize("attribute", ["value", "authorization", "obtained_at", "stale_at", "expired_at", "lifetime"])
-def test_a_token_does_not_change(attribute):
-    with pytest.raises(AttributeError):
-        setattr(token_for(60), attribute, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,45 +45,35 @@ def test_a_token_does_not_change(attribute):
     [
         pytest.param(3600, 300, 3300, 3590, id="an hour"),
         pytest.param(1500, 300, 1200, 1490, id="the margin is 20 %"),
-        pytest.param(1000, 300, 800, 990, id="the margin is more than 20 %"),
         pytest.param(200, 300, 160, 190, id="10 s are 5 %"),
         pytest.param(100, 300, 80, 95, id="10 s are more than 5 %"),
-        pytest.param(1, 300, 0.8, 0.95, id="a second"),
         pytest.param(3600, 11, 3589, 3590, id="the margin is above the last moment"),
-        pytest.param(3600, 10, 3590, 3590, id="the margin is the last moment"),
-        pytest.param(40, 2, 38, 38, id="a short life, the margin is the last moment"),
+        pytest.param(40, 2, 38, 38, id="the margin is the last moment"),
         pytest.param(3600, 0, 3590, 3590, id="no margin"),
     ],
 )
 def test_a_token_is_fresh_then_stale_then_expired(lifetime, margin, stale_after, expired_after):
     """Each state begins with its first moment; a margin that is not above the last moment means no stale state."""
     token = token_for(lifetime, margin)
-    assert token.lifetime == lifetime
-    assert token.seconds_left(NOW + 7) == lifetime - 7
-    assert token.stale_at == pytest.approx(NOW + stale_after, abs=1e-6)
-    assert token.expired_at == pytest.approx(NOW + expired_after, abs=1e-6)
+    assert (token.lifetime, token.seconds_left(NOW + 7)) == (lifetime, lifetime - 7)
+    assert (token.stale_at, token.expired_at) == pytest.approx((NOW + stale_after, NOW + expired_after), abs=1e-6)
     assert (token.stale_at == token.expired_at) == (stale_after == expired_after)
     before = {moment: math.nextafter(moment, 0) for moment in (NOW, token.stale_at, token.expired_at)}
-    assert [token.state(moment) for moment in (0, before[NOW])] == ["expired"] * 2
-    assert [token.state(moment) for moment in (NOW, before[token.stale_at])] == ["fresh"] * 2
+    assert {token.state(moment) for moment in (0, before[NOW], token.expired_at, NOW + lifetime)} == {"expired"}
+    assert {token.state(moment) for moment in (NOW, before[token.stale_at])} == {"fresh"}
     if stale_after != expired_after:
-        assert [token.state(moment) for moment in (token.stale_at, before[token.expired_at])] == ["stale"] * 2
-    assert [token.state(moment) for moment in (token.expired_at, NOW + lifetime)] == ["expired"] * 2
+        assert {token.state(moment) for moment in (token.stale_at, before[token.expired_at])} == {"stale"}
 
 
-@pytest.mark.parametrize("lifetime", [1e-9, 5e-324])
-def test_a_token_that_lives_less_than_a_tick_is_never_sent(lifetime):
+def test_a_token_that_lives_less_than_a_tick_is_never_sent():
     """Where the clock can't tell the end from the beginning, there is no moment to use a token in."""
-    token = token_for(lifetime)
-    assert token.obtained_at == token.stale_at == token.expired_at
-    assert token.state(NOW) == "expired"
+    assert {token_for(lifetime).state(NOW) for lifetime in (1e-9, 5e-324)} == {"expired"}
 
 
 LIFETIMES = {  # expires_in, claims (None where the token is no JWT), date, lifetime (None where the token has expired)
     "no JWT": [(60, None, NOW, 60), (None, None, NOW, 300)],
     "expires_in alone": [(3600, {}, None, 3600), (0.5, {}, None, 0.5), (3600, {}, NOW + 99, 3600)],
-    "exp - iat alone": [(None, {"exp": 5000, "iat": 3200}, None, 1800)],
-    "exp - Date alone": [(None, {"exp": NOW + 900}, NOW, 900)],
+    "exp - iat, exp - Date": [(None, {"exp": 5000, "iat": 3200}, None, 1800), (None, {"exp": NOW + 900}, NOW, 900)],
     "exp - local clock as last resort": [(None, {"exp": NOW + left}, None, left) for left in (700, 0.5)],
     "expires_in is the smallest": [(600, {"exp": NOW + 900, "iat": NOW - 900}, NOW, 600)],
     "exp - iat is the smallest": [(3600, {"exp": NOW + 900, "iat": NOW + 300}, NOW, 600)],
@@ -142,8 +121,7 @@ def test_a_wrong_local_clock_does_not_change_the_schedule(skew):
     for expires_in, claims in ((3600, {}), (None, {"exp": exp}), (9999, {"exp": exp, "iat": NOW - 900})):
         fields = {"access_token": jwt_of(claims), "expires_in": expires_in}
         token = token_in(fields, date=NOW, sent_at=NOW + skew)
-        schedule = [token.obtained_at, token.stale_at, token.expired_at]
-        assert schedule == [NOW + skew + age for age in (0, 3300, 3590)]
+        assert [at - NOW - skew for at in (token.obtained_at, token.stale_at, token.expired_at)] == [0, 3300, 3590]
 
 
 USABLE = {"access_token": "hidden-token", "expires_in": 60}

@@ -1,7 +1,4 @@
-"""What a server sends, read without trust, a pure room: JSON, JWTs, numbers, dates, waits, messages.
-
-`test_secrets.py` shows that no secret escapes, whatever it is, and that the search for it takes no long time.
-"""
+"""What a server sends, read without trust, a pure room: JSON, JWTs, numbers, dates, waits, messages."""
 
 import base64
 import json
@@ -30,24 +27,15 @@ def jwt_of(payload, header=b'{"alg":"none"}'):
 
 def test_a_json_object_is_read_in_each_of_its_encodings():
     """RFC 8259 asks for UTF-8; a byte order mark, another Unicode encoding, or space around it does no harm."""
-    bodies = [b'{"n": "\xc3\xa9"}', b'\xef\xbb\xbf{"n": "\xc3\xa9"}', b' \r\n\t{"n": "\\u00e9"}\n']
-    bodies += ['{"n": "é"}'.encode(encoding) for encoding in ("utf-16", "utf-32-be")]
-    assert [_wire.json_object(body) for body in bodies] == [{"n": "é"}] * 5
+    bodies = ['{"n": "é"}'.encode(encoding) for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32-be")]
+    assert [_wire.json_object(body) for body in (*bodies, b' \r\n\t{"n": "\\u00e9"}\n')] == [{"n": "é"}] * 5
 
 
-NO_OBJECTS = {
-    "empty": [b"", b" \n"],
-    "HTML": [b"<html>Bad gateway</html>"],
-    "other values": [b"null", b"5", b'"text"', b"[]", b'[{"access_token": "t"}]'],
-    "broken": [b'{"access_token": "t"', b'{"access_token": "t"} {}', b"{'access_token': 't'}"],
-    "no text": [b'{"a": "\xff\xfe"}', b"\xef\xbb\xbf", b'\xff\xfe{"a": 1}', bytes(range(256))],
-    "nested too deep": [DEEP, b'{"a": ' * 60_000],
-}
-
-
-@pytest.mark.parametrize("bodies", NO_OBJECTS.values(), ids=NO_OBJECTS)
-def test_a_body_that_is_no_json_object_is_none(bodies):
-    assert [_wire.json_object(body) for body in bodies] == [None] * len(bodies)
+def test_a_body_that_is_no_json_object_is_none():
+    bodies = [b"", b" \n", b"<html>Bad gateway</html>", b"null", b"5", b'"text"', b"[]", b'[{"access_token": "t"}]']
+    bodies += [b'{"access_token": "t"', b'{"access_token": "t"} {}', b"{'access_token': 't'}", DEEP, b'{"a": ' * 60_000]
+    bodies += [b'{"a": "\xff\xfe"}', b"\xef\xbb\xbf", b'\xff\xfe{"a": 1}', bytes(range(256))]
+    assert [body for body in bodies if _wire.json_object(body) is not None] == []
 
 
 def test_an_integer_longer_than_python_converts_does_not_make_an_object_unreadable():
@@ -60,30 +48,20 @@ def test_the_claims_of_a_jwt_are_read_without_verifying_them():
     not_now = {"exp": 1, "nbf": 99_999_999_999, "iat": 99_999_999_999}
     odd_times = {"exp": "text", "nbf": None, "iat": [], "jti": 5}
     for claims in ({}, not_now, odd_times, {"aud": "someone", "sub": "me", "scope": "a b", "env": "demo"}):
-        assert _wire.jwt_claims(jwt.encode(claims, KEY, "HS256")) == claims
-        assert _wire.jwt_claims(jwt.encode(claims, "", "none")) == claims
-        assert _wire.jwt_claims(jwt_of(json.dumps(claims).encode(), header=b'{"alg":["odd"]}')) == claims
+        odd_header = jwt_of(json.dumps(claims).encode(), header=b'{"alg":["odd"]}')
+        for token in (jwt.encode(claims, KEY, "HS256"), jwt.encode(claims, "", "none"), odd_header):
+            assert _wire.jwt_claims(token) == claims
 
 
-NO_JWTS = {
-    "opaque": ["", "opaque", "..", "a.b.c", "é.é.é", "\ud800.\ud800.\ud800"],
-    "cut short": [jwt.encode({"exp": 5}, KEY).rpartition(".")[0], jwt.encode({"exp": 5}, KEY)[:40]],
-    "payload is no object": [jwt_of(payload) for payload in (b"[1]", b"5", b"null", b'"exp"', b"", b'{"exp": ')],
-    "payload is no text": [jwt_of(b'{"a": "\xff"}')],
-    "nested too deep": [jwt_of(b'{"exp": ' + DEEP), jwt_of(b'{"exp": 5}', header=b'{"alg": ' + DEEP)],
-    "odd header": [jwt_of(b'{"exp": 5}', header=header) for header in (b"[]", b'{"b64": false}')],
-}
-
-
-@pytest.mark.parametrize("tokens", NO_JWTS.values(), ids=NO_JWTS)
-def test_a_token_that_is_no_jwt_has_no_claims(tokens):
+def test_a_token_that_is_no_jwt_has_no_claims():
     """A token is opaque to a client: whatever can't be read is no error."""
-    assert [_wire.jwt_claims(token) for token in tokens] == [{}] * len(tokens)
-
-
-def test_a_jwt_with_an_odd_header_is_no_error():
-    """Versions of PyJWT differ on what makes a token unreadable."""
-    for header in (b'{"crit": ["new"], "new": 1}', b'{"crit": 5}', b'{"kid": 5}'):
+    signed = jwt.encode({"exp": 5}, KEY)
+    tokens = ["", "opaque", "..", "a.b.c", "é.é.é", "\ud800.\ud800.\ud800", signed.rpartition(".")[0], signed[:40]]
+    payloads = [b"[1]", b"5", b"null", b'"exp"', b"", b'{"exp": ', b'{"a": "\xff"}', b'{"exp": ' + DEEP]
+    tokens += [jwt_of(payload) for payload in payloads]
+    tokens += [jwt_of(b'{"exp": 5}', header) for header in (b"[]", b'{"b64": false}', b'{"alg": ' + DEEP)]
+    assert [token for token in tokens if _wire.jwt_claims(token) != {}] == []
+    for header in (b'{"crit": ["new"], "new": 1}', b'{"crit": 5}', b'{"kid": 5}'):  # versions of PyJWT differ on these
         assert _wire.jwt_claims(jwt_of(b'{"exp": 5}', header)) in ({}, {"exp": 5})
 
 
@@ -98,18 +76,13 @@ def test_a_number_is_read_from_int_float_and_text():
 
 
 def test_an_http_date_is_read_in_each_of_its_forms():
-    """A recipient accepts all three forms (RFC 9110 §5.6.7), and an offset, though none is allowed. All else is None.
-
-    What the year 0 means is open.
-    """
+    """RFC 9110 §5.6.7 has three, all of which a recipient accepts; an offset, which is not allowed, does no harm."""
     forms = [LONG_AGO, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 09:49:37 +0100"]
-    dates = [_wire.http_date(date) for date in forms]
-    assert dates == [784_111_777.0] * 4
-    assert {type(date) for date in dates} == {float}
+    assert {repr(_wire.http_date(date)) for date in forms} == {"784111777.0"}
     no_dates = [None, "", " ", "tomorrow", "3600", "Sun, 06 Nov", LONG_AGO.replace("Nov", "Foo"), "1994-11-06"]
     no_dates += [f"Thu, 01 Jan {year} 00:00:00 GMT" for year in ("99999", "9" * 30, "9" * 5000)]
     assert [date for date in no_dates if _wire.http_date(date) is not None] == []
-    assert _wire.http_date("Thu, 01 Jan 0000 00:00:00 GMT") in (None, 946_684_800.0)
+    assert _wire.http_date("Thu, 01 Jan 0000 00:00:00 GMT") in (None, 946_684_800.0)  # what that means is open
 
 
 WAITS = [  # Retry-After, Date, X-RateLimit-Reset, X-RateLimit-Remaining, and the wait
@@ -121,7 +94,7 @@ WAITS = [  # Retry-After, Date, X-RateLimit-Reset, X-RateLimit-Remaining, and th
     (IN_90_SECONDS, "today", None, None, 90),
     (NOW_AS_DATE, IN_90_SECONDS, None, None, 0),
     *((None, None, reset, None, wait) for reset, wait in (("42", 42), ("-1", 0), ("1e9", 86_400), (NOW_AS_DATE, None))),
-    *((None, None, "42", left, wait) for left, wait in (("0", 42), ("-1", 42), ("x", 42), ("1", None), ("299", None))),
+    *((None, None, "42", left, wait) for left, wait in (("0", 42), ("-1", 42), ("x", 42), ("1", None))),
     *((after, None, "42", None, wait) for after, wait in (("7", 7), ("0", 0), (IN_90_SECONDS, 90), ("soon", 42))),
     ("7", None, "42", "5", 7),
     *((None, date, None, remaining, None) for date, remaining in ((NOW_AS_DATE, None), (None, "0"))),
@@ -130,10 +103,7 @@ WAITS = [  # Retry-After, Date, X-RateLimit-Reset, X-RateLimit-Remaining, and th
 
 @pytest.mark.parametrize(("after", "date", "reset", "remaining", "wait"), WAITS)
 def test_a_server_asks_for_a_wait(after, date, reset, remaining, wait):
-    """In seconds or by a date, which is read by the clock of the server; never below 0 or above a day.
-
-    `Retry-After` counts first, then the end of a window that is used up.
-    """
+    """In 0 seconds to a day, or by a date of its own clock; `Retry-After` first, then the end of a window used up."""
     named = {"Retry-After": after, "Date": date, "X-RateLimit-Reset": reset, "X-RateLimit-Remaining": remaining}
     headers = {name: value for name, value in named.items() if value is not None}
     assert _wire.requested_wait(headers, NOW) == wait
@@ -142,9 +112,7 @@ def test_a_server_asks_for_a_wait(after, date, reset, remaining, wait):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (None, ""),
-        ({}, ""),
-        ({"error": "invalid_client"}, "'invalid_client'"),
+        *((None, ""), ({}, ""), ({"error": "invalid_client"}, "'invalid_client'")),
         ({"message": "c", "error_description": "b", "error": "a", "detail": "d"}, "'a: b: c'"),
         ({"error": "", "message": "said"}, "'said'"),
         ({"error": {"code": 5}, "error_description": 5, "message": None}, ""),
@@ -153,12 +121,11 @@ def test_a_server_asks_for_a_wait(after, date, reset, remaining, wait):
         *(({"message": "x" * start + SECRET}, repr(("x" * start + "[secret]")[:200])) for start in range(193, 200)),
         *(({"access_token": token, "message": "hidden"}, "") for token in ("hidden", ["hidden"], 7)),
         *(({"access_token": token, "message": "Down."}, "'Down.'") for token in (None, "")),
-        # No line of a log can be forged, nor a terminal driven.
         ({"message": 'a\'\r\n2027 "b"\x1b[2J\x00\u202e\ud800'}, r"""'a\'\r\n2027 "b"\x1b[2J\x00\u202e\ud800'"""),
     ],
 )
 def test_what_a_server_said_is_quoted(fields, message):
-    """In RFC 6749's fields or Mention Me's; the secret is replaced before the cut, and no token is quoted."""
+    """The secret is replaced before the cut, no token is quoted, no line of a log can be forged, no terminal driven."""
     assert _wire.server_words(fields, SECRET) == message
     assert message.isprintable()
 
@@ -182,8 +149,7 @@ def test_a_secret_is_replaced_in_each_of_its_spellings(secret):
 
 
 def test_what_stands_beside_a_secret_or_is_shorter_stays():
-    """A backslash at its end may have been lost on the way."""
     assert _wire.scrub("1234", "1\n2\n34") == "1234"
     assert _wire.scrub("1 cs\\ 2", "cs") == "1 [secret]\\ 2"
-    assert _wire.scrub("1 cs 2", "cs\\") == "1 [secret] 2"
+    assert _wire.scrub("1 cs 2", "cs\\") == "1 [secret] 2"  # whose backslash was lost on the way
     assert _wire.scrub("%ff cs %ff", "cs") == "%ff [secret] %ff"

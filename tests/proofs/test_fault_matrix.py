@@ -4,12 +4,9 @@ A cell is a fault and a moment. It says what a caller gets, how many token reque
 Afterwards the endpoint is mended, and the same auth object must work again.
 
 By default all faults run at first use, and the telling ones at the other moments too; the rest with `pytest -m slow`.
-What statuses and headers mean in detail, and TLS, is in `test_token_request.py` and `test_wire.py`, how long others
-wait for a renewal in `test_renewal.py`.
 """
 
 import functools
-import itertools
 import random
 import time
 from dataclasses import replace
@@ -19,6 +16,7 @@ from typing import NamedTuple
 import pytest
 import requests
 from loopback import PATIENCE, Answer, Loopback, make_jwt, token_answer
+from urllib3.util import connection
 
 from requests_mentionme import Environment, InvalidClientError, MentionMeAuth, TokenEndpointError, TokenResponseError
 
@@ -29,11 +27,9 @@ MOMENTS = {"first use": None, "stale": 850, "expired": 995, "after a 401": 0}  #
 
 
 class Fault(NamedTuple):
-    """What goes wrong, and what a renewal that may take three tries makes of it."""
-
     name: str  # one that begins with `*` runs at all moments by default
     answers: tuple[Answer, ...]  # the last one stays; none where the connection is refused
-    error: type[Exception] | None  # None where there is a token in the end
+    error: type[Exception] | None  # of a renewal that may take three tries; None where there is a token in the end
     waits: tuple[float, ...] = ()  # seconds between tries, all of which are made
     named: float | None = None  # the error's `retry_after`
 
@@ -74,8 +70,6 @@ FAULTS = [
 
 
 class World:
-    """An API, its token endpoint, an auth, and the clocks of this process."""
-
     def __init__(self, fault, api, endpoint):
         self.fault = fault
         self.api = api
@@ -83,24 +77,18 @@ class World:
         self.issued = []
         self.ahead = 0.0
         self.waits = []
-        hangs = any(answer.fault == "hang" for answer in fault.answers)
-        self.auth = MentionMeAuth(
-            "ci_sample",
-            SECRET,
-            environment=Environment("loopback", f"{endpoint.url}/api/oauth/token", frozenset({api.url})),
-            timeout=(5, 0.25) if hangs else (5, 10),
-        )
-        endpoint.play(self.grant)
+        environment = Environment("loopback", f"{endpoint.url}/api/oauth/token", [api.url])
+        timeout = (5, 0.25) if any(answer.fault == "hang" for answer in fault.answers) else (5, 10)
+        self.auth = MentionMeAuth("ci_sample", SECRET, environment=environment, timeout=timeout)
         api.play(self.judge)
+        self.mend()
 
     def sleep(self, seconds):
         self.waits.append(seconds)
         self.ahead += seconds
 
     def get(self):
-        with requests.Session() as session:
-            session.auth = self.auth
-            return session.get(f"{self.api.url}/customers", timeout=PATIENCE)
+        return requests.get(f"{self.api.url}/customers", auth=self.auth, timeout=PATIENCE)
 
     def grant(self, _, like=GRANT):
         """Issue another token, in an answer like another one."""
@@ -108,7 +96,6 @@ class World:
         return replace(like, body=token_answer(self.issued[-1], LIFE).body)
 
     def judge(self, request):
-        """Accept what was issued and is still known."""
         token = request.headers["authorization"].removeprefix("Bearer ")
         return Answer(200 if token in self.issued else 401)
 
@@ -121,26 +108,15 @@ class World:
         return self.issued[-1] if moment != "after a 401" else self.issued.pop()
 
     def fail(self):
-        """Have the endpoint fail."""
-        if self.fault.answers:
-            self.endpoint.play(*map(self.step, self.fault.answers))
-        else:
-            self.endpoint.refuse()
-
-    def step(self, answer):
-        """Return an answer, with a token of its own if it is to grant one."""
-        is_a_grant = answer.body == GRANT.body and answer.fault is None
-        return functools.partial(self.grant, like=answer) if is_a_grant else answer
+        """Have the endpoint fail. What is to grant a token has one of its own."""
+        self.refuses = not self.fault.answers
+        grants = [answer.body == GRANT.body and answer.fault is None for answer in self.fault.answers]
+        steps = zip(self.fault.answers, grants, strict=True)
+        self.endpoint.play(*[functools.partial(self.grant, like=it) if is_grant else it for it, is_grant in steps])
 
     def mend(self):
-        """Have the endpoint work."""
+        self.refuses = False
         self.endpoint.play(self.grant)
-        if not self.fault.answers:
-            self.endpoint.listen()
-
-    @property
-    def tried(self):
-        return len(self.endpoint.requests)
 
     def assert_works_with(self, token=None):
         """Assert that a request is answered that carries this token, by default the newest."""
@@ -151,39 +127,36 @@ class World:
 
 @pytest.fixture
 def world(fault, monkeypatch):
-    """A world in which nothing has happened yet."""
     with Loopback() as api, Loopback() as endpoint:
         world = World(fault, api, endpoint)
-        wall, monotonic = time.time, time.monotonic
+        wall, monotonic, connect = time.time, time.monotonic, connection.create_connection
+
+        def create_connection(address, *args, **options):
+            refused = world.refuses and address[1] == endpoint.port
+            return connect((address[0], 1) if refused else address, *args, **options)  # nobody listens on port 1
+
         monkeypatch.setattr(time, "time", lambda: wall() + world.ahead)
         monkeypatch.setattr(time, "monotonic", lambda: monotonic() + world.ahead)
         monkeypatch.setattr(time, "sleep", world.sleep)
         monkeypatch.setattr(random, "uniform", lambda _, most: most)
+        monkeypatch.setattr(connection, "create_connection", create_connection)
         yield world
 
 
-CELLS = [
-    pytest.param(
-        fault,
-        moment,
-        marks=() if moment == "first use" or fault.name[0] == "*" else pytest.mark.slow,
-        id=f"{fault.name.removeprefix('*')}, {moment}",
-    )
-    for fault, moment in itertools.product(FAULTS, MOMENTS)
-]
+def cell(fault, moment):
+    is_telling = moment == "first use" or fault.name[0] == "*"
+    return pytest.param(fault, moment, marks=() if is_telling else pytest.mark.slow, id=f"{fault.name}, {moment}")
 
 
-@pytest.mark.parametrize(("fault", "moment"), CELLS)
+@pytest.mark.parametrize(("fault", "moment"), [cell(fault, moment) for fault in FAULTS for moment in MOMENTS])
 def test_a_fault_has_the_outcome_of_its_cell_and_nothing_is_lost(world, fault, moment, caplog):
     """A stale token gets one try and goes on with a WARNING; all else gets three and raises."""
     caplog.set_level("INFO", logger="requests_mentionme")
     held = world.reach(moment)
-    asked = len(world.api.requests)
-    tried = world.tried
+    asked, tried = len(world.api.requests), len(world.endpoint.requests)
     is_stale = moment == "stale"
     kept_on = is_stale and (fault.error is not None or fault.waits != ())
-    error = None if is_stale else fault.error
-    waits = [] if is_stale else list(fault.waits)
+    error, waits = (None, []) if is_stale else (fault.error, list(fault.waits))
     world.fail()
     caplog.clear()
     started = time.monotonic()
@@ -192,21 +165,17 @@ def test_a_fault_has_the_outcome_of_its_cell_and_nothing_is_lost(world, fault, m
     else:
         with pytest.raises(requests.RequestException) as caught:
             world.get()
-        assert type(caught.value) is error
-        assert getattr(caught.value, "retry_after", None) == fault.named
+        assert (type(caught.value), getattr(caught.value, "retry_after", None)) == (error, fault.named)
         assert SECRET not in f"{caught.value} {caught.value!r}"
     assert time.monotonic() - started < sum(waits) + SLACK
-    assert world.tried - tried == (len(waits) + 1 if fault.answers else 0)
+    assert len(world.endpoint.requests) - tried == (len(waits) + 1 if fault.answers else 0)
     assert len(world.api.requests) - asked == (error is None) + (moment == "after a 401")
     assert world.waits == waits
-    records = [record for record in caplog.records if record.name == "requests_mentionme"]
-    warnings = [record.getMessage() for record in records if record.levelname != "INFO"]
-    assert len(warnings) == kept_on, warnings
-    assert not kept_on or warnings[0].startswith("Renewal failed")
+    warned = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert [text[:14] for text in warned] == ["Renewal failed"] * kept_on
     assert SECRET not in caplog.text
-
     world.mend()
-    tried = world.tried
+    tried = len(world.endpoint.requests)
     named = (fault.named or 0) if kept_on or error else 0
     if kept_on or named:
         # Until then, no token request: the token in hand is used, or the same error raised.
@@ -217,8 +186,8 @@ def test_a_fault_has_the_outcome_of_its_cell_and_nothing_is_lost(world, fault, m
             with pytest.raises(TokenEndpointError) as caught:
                 world.get()
             assert named - 1 - SLACK < caught.value.retry_after <= named - 1
-        assert world.tried == tried
+        assert len(world.endpoint.requests) == tried
         world.ahead += max(min(named, 60), 30 if kept_on else 0)
     world.assert_works_with()
-    assert world.tried - tried == (kept_on or error is not None)
+    assert len(world.endpoint.requests) - tried == (kept_on or error is not None)
     assert world.waits == waits
