@@ -16,20 +16,14 @@ import json
 import logging
 import sys
 import threading
-import types
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import sleep as real_sleep  # tests replace `time.sleep`
-from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
 from requests_mentionme import MentionMeAuth
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 API = "https://demo.mention-me.com/api/merchant/v2/customers"
 SIBLING = "https://api-demo.mention-me.com/v2/customers"
@@ -44,41 +38,41 @@ LONG = 10.0  # real seconds after which something hangs
 @dataclass
 class Answer:
     status: int = 200
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    fields: dict = field(default_factory=dict)
+    headers: dict = field(default_factory=dict)
 
 
 class Gate:
     """An outcome that does not come before the gate is opened."""
 
-    def __init__(self, outcome: object = None) -> None:
+    def __init__(self, outcome=None):
         self.outcome = outcome
         self._reached = threading.Event()
         self._opened = threading.Event()
         self.open = self._opened.set  # lets the token request through
 
-    def wait_until_reached(self) -> None:
+    def wait_until_reached(self):
         assert self._reached.wait(LONG), "no token request arrived here"
 
-    def pass_through(self) -> object:
+    def pass_through(self):
         self._reached.set()
         assert self._opened.wait(LONG), "nobody opened the gate"
         return self.outcome
 
 
 class TokenEndpoint(BaseAdapter):
-    def __init__(self, *script: object, lifetime: float = LIFETIME) -> None:
+    def __init__(self, *script, lifetime=LIFETIME):
         super().__init__()
         self.script = list(script)  # may be extended at any time
         self.lifetime = lifetime
-        self.requests: list[requests.PreparedRequest] = []  # those that arrived, in order
+        self.requests = []  # those that arrived, in order
         self._lock = threading.Lock()
 
     @property
-    def count(self) -> int:
+    def count(self):
         return len(self.requests)
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+    def send(self, request, *_, **__):
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
@@ -90,10 +84,10 @@ class TokenEndpoint(BaseAdapter):
         answer = outcome if isinstance(outcome, Answer) else token(str(outcome or f"token-{number}"), self.lifetime)
         return self._response(request, answer)
 
-    def close(self) -> None:
+    def close(self):
         pass
 
-    def _response(self, request: requests.PreparedRequest, answer: Answer) -> requests.Response:
+    def _response(self, request, answer):
         body = io.BytesIO(json.dumps(dict(answer.fields)).encode())
         raw = HTTPResponse(body, answer.headers, answer.status, preload_content=False)
         response = HTTPAdapter().build_response(request, raw)
@@ -101,11 +95,11 @@ class TokenEndpoint(BaseAdapter):
         return response
 
 
-def token(value: str, lifetime: float) -> Answer:
+def token(value, lifetime):
     return Answer(fields={"access_token": value, "token_type": "bearer", "expires_in": lifetime})
 
 
-def session_with(endpoint: BaseAdapter) -> requests.Session:
+def session_with(endpoint):
     session = requests.Session()
     session.trust_env = False
     session.mount("https://", endpoint)
@@ -113,13 +107,13 @@ def session_with(endpoint: BaseAdapter) -> requests.Session:
     return session
 
 
-def auth_with(endpoint: BaseAdapter, **options: Any) -> MentionMeAuth:
+def auth_with(endpoint, **options):
     """Return an auth for the demo environment whose token requests go to *endpoint*."""
     settings = {"environment": "demo", "session": session_with(endpoint), "timeout": TIMEOUT, **options}
     return MentionMeAuth("an-id", "the-s3cret", **settings)
 
 
-def aged(clock: Any, age: float | None, *script: object, **options: Any) -> tuple[MentionMeAuth, TokenEndpoint]:
+def aged(clock, age, *script, **options):
     """Return an auth whose token `old` is so old, or that has none, and its endpoint, which counts from here on."""
     endpoint = TokenEndpoint("old")
     auth = auth_with(endpoint, **options)
@@ -131,10 +125,10 @@ def aged(clock: Any, age: float | None, *script: object, **options: Any) -> tupl
     return auth, endpoint
 
 
-def accept(web: Any, *tokens: str, url: str = API) -> None:
+def accept(web, *tokens, url=API):
     """Have *url* on `web`, a fixture, answer 200 to these tokens from now on, and 401 to all else."""
 
-    def judge(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+    def judge(request):
         accepted = request.headers.get("Authorization") in {f"Bearer {token}" for token in tokens}
         return (200, {}, "fine") if accepted else (401, {}, "refused")
 
@@ -143,25 +137,25 @@ def accept(web: Any, *tokens: str, url: str = API) -> None:
         web.add_callback(method, url, judge)
 
 
-def sent(web: Any, url: str = API) -> list[str | None]:
+def sent(web, url=API):
     """Return the tokens that *url* got, in order; None for a request that carried none."""
     headers = [call.request.headers.get("Authorization") for call in web.calls if call.request.url == url]
     return [header and header.removeprefix("Bearer ") for header in headers]
 
 
-def warnings(caplog: Any) -> list[str]:
+def warnings(caplog):
     """Return the texts of all warnings, and fail if there was an error."""
     assert all(record.levelno <= logging.WARNING for record in caplog.records)
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
+def in_thread(call):
     """Return *call*, wrapped so that freezegun's time reaches it in a thread.
 
     freezegun gives the true time to code that has `threading` among the five frames above it.
     """
 
-    def beyond_sight(frames: int) -> Any:
+    def beyond_sight(frames):
         return beyond_sight(frames - 1) if frames else call()
 
     return lambda: beyond_sight(5)
@@ -177,16 +171,16 @@ class Crowd:
     does not count, so the leader that stands before a gate is not one of those who wait.
     """
 
-    def __init__(self, start: Callable[[Callable[[], Any]], "Future[Any]"]) -> None:
+    def __init__(self, start):
         self._start = start
         self._waits = itertools.count(1)
-        self._waiting: dict[int, int] = {}  # the thread, and the number of its wait
+        self._waiting = {}  # the thread, and the number of its wait
         self._expected = 0  # the number of the last wait that was expected
 
-    def ask(self, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
+    def ask(self, count, call):
         return [self._start(lambda: self._watched(call)) for _ in range(count)]
 
-    def wait_behind(self, gate: Gate, count: int, call: Callable[[], Any]) -> "list[Future[Any]]":
+    def wait_behind(self, gate, count, call):
         """Start a thread whose token request stands before the gate, and so many others, who wait for that."""
         leader = self.ask(1, call)
         gate.wait_until_reached()
@@ -194,7 +188,7 @@ class Crowd:
         self.expect(count)
         return leader + waiting
 
-    def expect(self, count: int) -> None:
+    def expect(self, count):
         """Return once so many threads wait that have not been expected before."""
         for _ in range(int(LONG * 1000)):
             waits = [number for number in list(self._waiting.values()) if number > self._expected]
@@ -204,7 +198,7 @@ class Crowd:
             real_sleep(0.001)
         raise AssertionError("fewer threads wait than expected")
 
-    def _watched(self, call: Callable[[], Any]) -> Any:
+    def _watched(self, call):
         sys.setprofile(self._profile)
         try:
             return call()
@@ -212,19 +206,19 @@ class Crowd:
             sys.setprofile(None)
             self._waiting.pop(threading.get_ident(), None)
 
-    def _profile(self, frame: types.FrameType, event: str, function: Any) -> None:
+    def _profile(self, frame, event, function):
         if event == "c_call" and begins_to_wait(function) and not is_within_a_token_request(frame):
             self._waiting[threading.get_ident()] = next(self._waits)
         elif event == "c_return":
             self._waiting.pop(threading.get_ident(), None)
 
 
-def begins_to_wait(function: Any) -> bool:
+def begins_to_wait(function):
     """Return whether a call of *function* waits for a lock that is held: what a profiler sees before the call."""
     return getattr(function, "__name__", "") == "acquire" and repr(function.__self__).startswith("<locked")
 
 
-def is_within_a_token_request(frame: types.FrameType | None) -> bool:
+def is_within_a_token_request(frame):
     """Return whether *frame* is called by the endpoint in memory."""
     while frame is not None and frame.f_code is not TokenEndpoint.send.__code__:
         frame = frame.f_back

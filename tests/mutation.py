@@ -128,8 +128,8 @@ class Outcome:
         return self.status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
-def run(tree, tests, patience, until=float("inf"), *, stop_at_first=False):
-    """Run *tests* in a child, until it has ended, or a test has lasted longer than *patience* of it allows."""
+def run(tree, tests, seconds, until=float("inf"), *, stop_at_first=False):
+    """Run *tests* in a child until it has ended, or hangs: a test lasts far longer than the *seconds* that it takes."""
     outcome = Outcome()
     hears, says = FORK.Pipe(duplex=False)
     child = os.fork()
@@ -143,7 +143,8 @@ def run(tree, tests, patience, until=float("inf"), *, stop_at_first=False):
     try:
         with suppress(EOFError):  # it has crashed
             while outcome.status is None and not (stop_at_first and outcome.failed):
-                if not hears.poll(max(0, min(began + patience(outcome.test), until) - time.monotonic())):
+                patience = 20 + 10 * seconds.get(outcome.test, 4)
+                if not hears.poll(max(0, min(began + patience, until) - time.monotonic())):
                     break
                 kind, what = hears.recv()
                 if kind == "failed" and what not in outcome.failed:
@@ -220,10 +221,10 @@ class Known:
 def measure(tree):
     """Run the default suite once under coverage: the seconds of each test, the tests of each line."""
     print("The suite as it is, under coverage ...", flush=True)
-    measured = run(tree, [], lambda _: 300)
+    measured = run(tree, [], {})
     if not measured.seconds:
         sys.exit((tree / "log").read_text(encoding="utf-8", errors="replace")[-3000:])
-    again = run(tree, [test for test in measured.failed if test in measured.seconds] or [measured.test], lambda _: 300)
+    again = run(tree, [test for test in measured.failed if test in measured.seconds] or [measured.test], {})
     for outcome in (measured, again):
         if outcome.status is None:
             sys.exit(f"This hangs or crashes even without a breakage: {outcome.test}")
@@ -259,8 +260,7 @@ def tests_that_notice(tree, mutant, tests, seconds, *, everything):
         for batch in (first, [test for test in tests if test not in first]):
             left = batch
             while left and time.monotonic() < until and (everything or not failed):
-                patience = lambda test: 20 + 10 * seconds.get(test, 4)  # noqa: E731
-                outcome = run(tree, left, patience, until, stop_at_first=not everything)
+                outcome = run(tree, left, seconds, until, stop_at_first=not everything)
                 failed += outcome.failed
                 if outcome.ended:
                     break
@@ -359,9 +359,7 @@ def prepare(place, jobs):
     for name in ("freezegun", "hypothesis.stateful", "jwt", "responses", "trustme", "http.server"):
         importlib.import_module(name)
     first, *others = trees = [place / str(number) for number in range(jobs)]
-    shutil.copytree(
-        ROOT, first, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "venv*", "mutants")
-    )
+    shutil.copytree(ROOT, first, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "venv*"))
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
     surroundings = os.environ | {"PYTHONPATH": str(first)}
     subprocess.run(collect, cwd=first, env=surroundings, stdout=subprocess.DEVNULL, check=False)
@@ -374,9 +372,7 @@ def main():
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description="Breaks the core, and reports the breakages that no test notices.")
     parser.add_argument("--room", action="append", help="only this module, such as _token; may be repeated")
-    parser.add_argument(
-        "--sample", type=int, metavar="NUMBER", help="only so many breakages, always the same: those of NAMED first"
-    )
+    parser.add_argument("--sample", type=int, metavar="NUMBER", help="only so many, always the same; NAMED first")
     parser.add_argument("--matrix", type=Path, metavar="FILE", help="run all tests on each, and write which notice it")
     parser.add_argument("--jobs", type=int, default=2, help="how many to try at a time; 2 by default")
     options = parser.parse_args()

@@ -9,16 +9,7 @@ from requests.adapters import HTTPAdapter
 from typing_extensions import assert_type  # type checkers know it without it being installed
 
 import requests_mentionme
-from requests_mentionme import (
-    DEMO,
-    PRODUCTION,
-    Environment,
-    InvalidClientError,
-    MentionMeAuth,
-    MentionMeAuthError,
-    TokenEndpointError,
-    TokenResponseError,
-)
+from requests_mentionme import DEMO, PRODUCTION, Environment, MentionMeAuth, TokenEndpointError
 from requests_mentionme.sandbox import Sandbox, SeenRequest
 
 COUPON = "https://demo.mention-me.com/api/merchant/v2/coupons/validate/SAMPLE"
@@ -118,7 +109,7 @@ def environments() -> set[Environment]:
 def errors(auth: MentionMeAuth) -> float:
     try:
         requests.get(COUPON, auth=auth, timeout=10).raise_for_status()
-    except InvalidClientError as error:
+    except requests_mentionme.InvalidClientError as error:
         assert_type(error.response, requests.Response | None)
         raise SystemExit(str(error)) from error
     except TokenEndpointError as error:
@@ -127,9 +118,9 @@ def errors(auth: MentionMeAuth) -> float:
             return 60
         assert_type(error.retry_after, float)
         return min(error.retry_after, 300)
-    except TokenResponseError:
+    except requests_mentionme.TokenResponseError:
         raise
-    except MentionMeAuthError as error:
+    except requests_mentionme.MentionMeAuthError as error:
         base: requests.RequestException = error
         raise base from error
     except (requests.ConnectionError, requests.Timeout):
