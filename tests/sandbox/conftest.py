@@ -15,25 +15,23 @@ CREDENTIALS = {"client_id": "sandbox-id", "client_secret": "sandbox-secret", "gr
 
 
 class Client:
-    """Talks to one sandbox, on a connection that it keeps."""
-
     def __init__(self, sandbox):
         self.sandbox = sandbox
         self.address = ("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
         self.connection = http.client.HTTPConnection(*self.address, timeout=10)
 
     def ask(self, method, path, body=None, headers=JSON):
-        """Return the answer to a request: its status, headers, body, JSON value and rate limit headers."""
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         try:
             self.connection.request(method, path, content, headers)
             response = self.connection.getresponse()
-            answer = SimpleNamespace(status=response.status, headers=response.headers, body=response.read(), json=None)
+            answer = SimpleNamespace(status=response.status, headers=response.headers, body=response.read())
         except (OSError, http.client.HTTPException):
             self.connection.close()
             raise
-        if answer.body and answer.headers["Content-Type"] == "application/json":
-            answer.json = json.loads(answer.body)
+        is_json = answer.body and answer.headers["Content-Type"] == "application/json"
+        answer.json = json.loads(answer.body) if is_json else None
+        answer.told = (answer.status, answer.json)
         answer.limits = tuple(answer.headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset"))
         return answer
 
@@ -44,9 +42,8 @@ class Client:
         return self.ask_for_token(**changes).json["access_token"]
 
     def call(self, token, method="GET", path="coupons/validate/SAMPLE", body=None):
-        """Call the Merchant API with a token. A path that starts with a slash is sent as it is."""
-        path = path if path.startswith("/") else f"/api/merchant/v2/{path}"
-        return self.ask(method, path, body, {"Authorization": f"Bearer {token}", **JSON})
+        whole = path if path.startswith("/") else f"/api/merchant/v2/{path}"
+        return self.ask(method, whole, body, {"Authorization": f"Bearer {token}", **JSON})
 
     def exchange(self, data):
         """Send bytes on a connection of their own, and return all that comes back until its end."""

@@ -8,37 +8,27 @@ import pytest
 API = "/api/merchant/v2/customers"
 
 
-@pytest.mark.parametrize(("side", "usual"), [("token", 200), ("api", 401)])
-def test_faults_meet_their_own_side_in_their_order_as_often_as_they_say_and_are_counted(client, side, usual):
+def test_faults_meet_their_own_side_in_their_order_as_often_as_they_say_and_are_counted(client):
     sandbox = client.sandbox
-    sides = {
-        "token": (sandbox.fail_token_requests, client.ask_for_token),
-        "api": (sandbox.fail_api_requests, lambda: client.ask("GET", API)),
-    }
-    fail, ask = sides.pop(side)
-    ((fail_other, ask_other),) = sides.values()
-    fail(2, status=500)
-    fail(status=401)
-    fail_other(9, status=503)
-    assert [each().status for each in [ask] * 4 + [ask_other]] == [500, 500, 401, usual, 503]
-    assert [seen.status for seen in sandbox.requests] == [500, 500, 401, usual, 503]
-    expected = (4, 1, 0, 1) if side == "token" else (1, 4, 2, 0)  # a 401 of the API is a rejection, too
-    assert (sandbox.token_requests, sandbox.api_requests, sandbox.rejections, len(sandbox.tokens)) == expected
-    fail(status=500)
+    sandbox.fail_token_requests(2, status=500)
+    sandbox.fail_token_requests(status=401)
+    sandbox.fail_api_requests(status=503)
+    sandbox.fail_api_requests(2, status=401)
+    statuses = [ask().status for ask in [client.ask_for_token] * 4 + [lambda: client.ask("GET", API)] * 4]
+    assert statuses == [seen.status for seen in sandbox.requests] == [500, 500, 401, 200, 503, 401, 401, 401]
+    counts = (sandbox.token_requests, sandbox.api_requests, sandbox.rejections, len(sandbox.tokens))
+    assert counts == (4, 4, 3, 1)  # a 401 that is a fault of the API is a rejection, too
+    sandbox.fail_token_requests(status=500)
+    sandbox.fail_api_requests(status=500)
     sandbox.clear_faults()
-    assert client.call(client.new_token()).status == 200
-    assert sandbox.connections == 1
+    assert (client.call(client.new_token()).status, sandbox.connections) == (200, 1)
 
 
 @pytest.mark.parametrize(
     ("status", "body", "sent"),
     [
-        (502, "é", "é".encode()),
-        (502, "", b""),
-        (502, b"\xff", b"\xff"),
+        *((502, "é", "é".encode()), (502, "", b""), (502, b"\xff", b"\xff"), (204, "lost", b""), (304, "lost", b"")),
         (502, None, b'{"code": "502", "message": "The sandbox was told to answer this."}'),
-        (204, "lost", b""),
-        (304, "lost", b""),
     ],
 )
 def test_fault_answers_with_headers_that_replace_the_usual_ones_and_a_body(client, status, body, sent):
@@ -68,11 +58,12 @@ def test_delay_comes_before_the_answer_and_ends_without_one_when_the_sandbox_sto
     assert [seen.status for seen in client.sandbox.requests] == [401, 500, None]
 
 
-@pytest.mark.parametrize("side", ["token", "api"])
 @pytest.mark.parametrize(("fault", "error"), [("reset", ConnectionResetError), ("garbage", http.client.BadStatusLine)])
-def test_connection_can_be_cut_by_a_reset_or_after_an_answer_that_no_client_can_read(client, side, fault, error):
-    getattr(client.sandbox, f"fail_{side}_requests")(**{fault: True})
-    with pytest.raises(error) as raised:
-        client.ask_for_token() if side == "token" else client.ask("GET", API)
-    assert not isinstance(raised.value, http.client.RemoteDisconnected)  # which is of both kinds
-    assert [seen.status for seen in client.sandbox.requests] == [None]
+def test_connection_can_be_cut_by_a_reset_or_after_an_answer_that_no_client_can_read(client, fault, error):
+    client.sandbox.fail_token_requests(**{fault: True})
+    client.sandbox.fail_api_requests(**{fault: True})
+    for ask in (client.ask_for_token, lambda: client.ask("GET", API)):
+        with pytest.raises(error) as raised:
+            ask()
+        assert not isinstance(raised.value, http.client.RemoteDisconnected)  # which is of both kinds
+    assert [seen.status for seen in client.sandbox.requests] == [None, None]

@@ -31,7 +31,7 @@ def descriptors(free):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_sandbox_starts_once_and_serves_until_its_block_ends_and_then_tells_what_it_saw(serve):
+def test_sandbox_starts_once_serves_until_its_block_ends_tells_what_it_saw_and_leaves_its_port_to_another_one(serve):
     sandbox = Sandbox(client_secret="hush")
     sandbox.stop()  # too early, so it does nothing
     assert (repr(sandbox), sandbox.connections) == ("<Sandbox, not started>", 0)
@@ -44,6 +44,10 @@ def test_sandbox_starts_once_and_serves_until_its_block_ends_and_then_tells_what
         assert sandbox.environment.origins == {sandbox.url}
         client = serve(sandbox)
         token = client.new_token(client_secret="hush")
+        second = Sandbox(port=client.address[1])
+        with pytest.raises(OSError, match=r"in use|usage"):
+            second.start()
+        assert repr(second) == "<Sandbox, not started>"
         with pytest.raises(OSError):  # noqa: PT011 - refused or unreachable, as the system likes
             socket.create_connection(("127.0.0.2", client.address[1]), timeout=1)
         for _ in range(2):
@@ -56,19 +60,9 @@ def test_sandbox_starts_once_and_serves_until_its_block_ends_and_then_tells_what
             client.ask_for_token()
     assert repr(sandbox) == f"<Sandbox {sandbox.url}, stopped>"
     assert (sandbox.token_requests, sandbox.connections, sandbox.tokens) == (1, 1, (token,))
-    assert len(sandbox.requests) == 1
-
-
-def test_sandbox_takes_the_port_that_it_is_given_unless_another_one_has_it_at_the_moment(client, serve):
-    client.new_token()
-    second = Sandbox(port=client.address[1])
-    with pytest.raises(OSError, match=r"in use|usage"):
-        second.start()
-    assert repr(second) == "<Sandbox, not started>"
-    client.sandbox.stop()
+    assert [seen.path for seen in sandbox.requests] == ["/api/oauth/token"]
     with second:
-        assert second.url == client.sandbox.url
-        assert serve(second).ask_for_token().status == 200
+        assert (second.url, serve(second).ask_for_token().status) == (sandbox.url, 200)
 
 
 def test_many_that_connect_before_the_first_accept_are_all_served_and_nothing_is_left_of_them(serve, monkeypatch):
@@ -85,15 +79,14 @@ def test_many_that_connect_before_the_first_accept_are_all_served_and_nothing_is
 
     monkeypatch.setattr(socket.socket, "accept", accept_late)
     before = set(threading.enumerate())
-    sandbox = Sandbox()
-    with sandbox:
+    with Sandbox() as sandbox:
         clients = [serve(sandbox) for _ in range(260)]
         for client in clients:
             client.connection.connect()
         all_wait.set()
-        tokens = {client.new_token() for client in clients}
-        assert (len(tokens), set(sandbox.tokens)) == (260, tokens)
-        assert sandbox.token_requests == sandbox.connections == len(sandbox.requests) == len(accepted) == 260
+        assert {client.new_token() for client in clients} == set(sandbox.tokens)
+        counts = (sandbox.token_requests, sandbox.connections, len(sandbox.requests))
+        assert {*counts, len(accepted), len(sandbox.tokens)} == {260}
         assert all(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in accepted)
         for client in clients[:130]:
             client.connection.close()
@@ -102,12 +95,19 @@ def test_many_that_connect_before_the_first_accept_are_all_served_and_nothing_is
     gc.collect()  # A socket that is open would be a warning now, and so an error.
 
 
-def test_lack_of_file_descriptors_does_no_harm(serve, monkeypatch):
-    """Clients wait until there are some again. A sandbox can stop. None can start half."""
+def test_lack_of_file_descriptors_or_threads_does_no_harm(serve, monkeypatch):
+    """Clients wait for descriptors, and are sent away without threads. A sandbox can stop. None can start half."""
+    client, other, new = serve(), serve(), Sandbox()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no more threads")))
+        with pytest.raises(RuntimeError, match="no more threads"):
+            new.start()
+        with pytest.raises(ConnectionError):
+            client.ask_for_token()
+    assert (repr(new), client.ask_for_token().status) == ("<Sandbox, not started>", 200)
     tries = []
     accept = socket.socket.accept
     monkeypatch.setattr(socket.socket, "accept", lambda self: tries.append(time.monotonic()) or accept(self))
-    client, other = serve(), serve()
     with socket.socket() as waiting:
         waiting.settimeout(10)
         with descriptors(0):
@@ -125,39 +125,21 @@ def test_lack_of_file_descriptors_does_no_harm(serve, monkeypatch):
     gc.collect()  # A socket that is open would be a warning now, and so an error.
 
 
-def test_lack_of_threads_sends_clients_away_and_keeps_a_new_sandbox_from_its_start(client, monkeypatch):
-    new = Sandbox()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no more threads")))
-        with pytest.raises(RuntimeError, match="no more threads"):
-            new.start()
-        with pytest.raises(ConnectionError):
-            client.ask_for_token()
-    assert repr(new) == "<Sandbox, not started>"
-    assert client.ask_for_token().status == 200
-    gc.collect()  # A socket that is open would be a warning now, and so an error.
-
-
 @forks
-@pytest.mark.parametrize("endings", [[Sandbox.__exit__], [Sandbox.stop, Sandbox.__exit__]], ids=["block", "stop"])
-def test_forked_child_only_closes_its_copies_of_the_sockets(client, serve, endings):
-    def close_copies():
+def test_forked_child_can_close_its_copies_of_sockets_and_no_client_waits_for_one_that_keeps_them(client, serve, start):
+    def close_copies(endings):
         before = [*Path("/dev/fd").iterdir()]
         for end in endings:
             end(client.sandbox)
         return len(before) - len([*Path("/dev/fd").iterdir()])
 
     client.new_token()
-    assert exit_status(forked(close_copies)) == 4  # the listener, two ends that wake its thread, and the connection
+    for endings in ([Sandbox.__exit__], [Sandbox.stop, Sandbox.__exit__]):
+        # Four: the listener, two ends that wake its thread, and the connection.
+        assert exit_status(forked(lambda: close_copies(endings))) == 4  # noqa: B023 - called at once, in the child
     assert (client.ask_for_token().status, client.sandbox.connections) == (200, 1)
-    assert serve(client.sandbox).ask_for_token().status == 200
-
-
-@forks
-def test_no_client_waits_for_a_forked_child_that_holds_copies_of_the_sockets(client, serve, start):
     other = serve(client.sandbox)
-    for each in (client, other):
-        each.new_token()
+    assert other.ask_for_token().status == 200
     child = forked(signal.pause)
     try:
         other.connection.sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
