@@ -5,10 +5,7 @@ import copy
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 # By hand, in whole lines: what stands in the room just once (-), and what takes its place (+).
 NAMED = """
@@ -73,20 +70,20 @@ class Mutant:
     lines: range | None  # of the file as it is; None at the level of a module or class, where all tests must look
 
 
-def without(node: ast.AST, name: str, index: int) -> ast.AST:
+def without(node, name, index):
     """Return a copy of *node* that lacks one item of a list."""
     items = getattr(node, name)
     return changed(node, **{name: items[:index] + items[index + 1 :]})
 
 
-def changed(node: ast.AST, **fields: Any) -> ast.AST:
+def changed(node, **fields):
     """Return a shallow copy of *node* with other fields."""
     twin = copy.copy(node)
     vars(twin).update(fields)
     return twin
 
 
-def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901, PLR0912 - one case for each kind of node
+def variants(node):  # noqa: C901, PLR0912 - one case for each kind of node
     """Yield what may stand in the place of *node*."""
     match node:
         case ast.Constant(value=bool(flag)):
@@ -131,13 +128,13 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901, PLR0912 - one c
             yield changed(node, finalbody=[]) if handlers else ast.If(ast.Constant(True), body, [])  # noqa: FBT003
 
 
-def is_for_type_checkers(node: ast.AST) -> bool:
+def is_for_type_checkers(node):
     """Return whether nothing in *node* matters when the program runs."""
     tests = node.bases if isinstance(node, ast.ClassDef) else [node.test] if isinstance(node, ast.If) else []
     return any(ast.unparse(test) in FOR_TYPE_CHECKERS for test in tests)
 
 
-def replacements(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> Iterator[ast.AST]:
+def replacements(parent, name, index, node):
     """Yield what may stand in the place of *node*, given where it stands."""
     if type(node) in SWAPS:
         yield SWAPS[type(node)]()
@@ -151,31 +148,25 @@ def replacements(parent: ast.AST, name: str, index: int | None, node: ast.AST) -
         yield from variants(node)
 
 
-def edits(node: ast.AST, path: tuple[ast.AST, ...] = ()) -> Iterator[tuple[ast.AST, ...]]:
+def edits(node, path=()):
     """Break the tree below *node* in one place after the other, and yield the path to it while it is broken."""
     path = (*path, node)
     for name, value in ast.iter_fields(node):
         if name in NEVER_READ:
             continue
-        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+        holder, places = (value, range(len(value))) if isinstance(value, list) else (vars(node), [name])
+        for place in places:
+            child = holder[place]
             if not isinstance(child, ast.AST) or is_for_type_checkers(child):
                 continue
-            for new in replacements(node, name, index, child):
-                put(node, name, index, new)
+            for new in replacements(node, name, place, child):
+                holder[place] = new
                 yield (*path, child)
-                put(node, name, index, child)
+                holder[place] = child
             yield from edits(child, path)
 
 
-def put(node: ast.AST, name: str, index: int | None, new: ast.AST) -> None:
-    """Set one field of *node*, or one item of it."""
-    if index is None:
-        setattr(node, name, new)
-    else:
-        getattr(node, name)[index] = new
-
-
-def lines_of(path: tuple[ast.AST, ...]) -> range | None:
+def lines_of(path):
     """Return the lines whose tests may notice a change at the end of *path*; None for a module's or a class's own."""
     functions = [node for node in path if isinstance(node, FUNCTIONS)]
     if not functions:
@@ -187,7 +178,7 @@ def lines_of(path: tuple[ast.AST, ...]) -> range | None:
     return range(first, ((statement if is_simple else where).end_lineno or first) + 1)
 
 
-def describe(before: str, after: str) -> str:
+def describe(before, after):
     """Return the difference with a few words of the same line around it."""
     start = next(at for at, pair in enumerate(zip(before, after + "\0", strict=False)) if pair[0] != pair[1])
     most = min(len(before), len(after)) - start
@@ -203,13 +194,12 @@ def describe(before: str, after: str) -> str:
     return f"{head[0] if head else ''}{{{old[:60]} -> {new[:60]}}}{tail[0] if tail else ''}".rstrip()
 
 
-def mutants_of(room: Path) -> list[Mutant]:
-    """Return all breakages of one room."""
+def mutants_of(room):
     source = room.read_text(encoding="utf-8")
     tree = ast.parse(source)
     before = ast.unparse(tree)
-    found: dict[str, Mutant] = {}
-    names = Counter[str]()
+    found = {}
+    names = Counter()
     for path in edits(tree):
         after = ast.unparse(tree)
         if after in found or after == before:

@@ -12,14 +12,10 @@ not sleep.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from freezegun import freeze_time
-from freezegun.api import FrozenDateTimeFactory
 from in_memory import Crowd, TokenEndpoint, in_thread
 
 from requests_mentionme import MentionMeAuth
@@ -27,7 +23,7 @@ from requests_mentionme.sandbox import Sandbox
 
 
 @pytest.fixture(autouse=True)
-def _no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_surprises(monkeypatch, tmp_path):
     """Keep the settings of the machine that runs the tests out of them."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -38,24 +34,24 @@ def _no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox():
     with Sandbox() as running:
         yield running
 
 
 @pytest.fixture
-def auth(sandbox: Sandbox) -> MentionMeAuth:
+def auth(sandbox):
     return MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment)
 
 
 @pytest.fixture
-def endpoint() -> TokenEndpoint:
+def endpoint():
     """A token endpoint in memory that issues token-1, token-2, and so on."""
     return TokenEndpoint()
 
 
 @pytest.fixture
-def web() -> Iterator[Any]:
+def web():
     """All hosts but the token endpoint in memory: a `responses.RequestsMock`, which a test tells what to answer."""
     import responses  # noqa: PLC0415 - it can't be imported beside niquests, where no test needs it
 
@@ -64,7 +60,7 @@ def web() -> Iterator[Any]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrozenDateTimeFactory]:
+def clock(monkeypatch):
     """A clock that stands still at noon until a test calls `clock.tick(seconds)`.
 
     The monotonic clock goes along, but shows another time, so that to mix up the two clocks is noticed.
@@ -77,13 +73,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrozenDateTimeFactory]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., "Future[Any]"]]:
+def start():
     """Starts a call in a thread of its own, at the frozen time if there is one, and returns its future."""
     with ThreadPoolExecutor(64) as pool:
         yield lambda call, *args: pool.submit(in_thread(lambda: call(*args)))
 
 
 @pytest.fixture
-def crowd(start: Callable[..., "Future[Any]"]) -> Crowd:
+def crowd(start):
     """Starts threads that ask for a token, and tells when they wait."""
     return Crowd(start)

@@ -11,15 +11,14 @@ ends whatever it is at, and leaves no thread and no socket behind.
 import http.client
 import json
 import socket
-import ssl
 import struct
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from typing import Literal
 
 import jwt
 
@@ -35,7 +34,7 @@ class Request:
     body: bytes
     sent: int = 0  # how many bytes of the answer the server got rid of
 
-    def json(self) -> Any:
+    def json(self):
         return json.loads(self.body)
 
 
@@ -53,7 +52,7 @@ class Answer:
     within: Literal["nothing", "head", "body"] = "nothing"
     interval: float = 0.05  # seconds
 
-    def pieces(self) -> Iterator[tuple[float, bytes]]:
+    def pieces(self):
         """Yield what goes over the wire until the fault ends it, each piece after the seconds to wait before it."""
         if self.fault in BREAKS and self.within == "nothing":
             return
@@ -67,7 +66,7 @@ class Answer:
                 yield 0, whole[: len(whole) // 2]
                 return
 
-    def _head(self) -> bytes:
+    def _head(self):
         usual: dict[str, str | None] = {"Content-Type": "application/json"}
         if self.chunked:
             usual["Transfer-Encoding"] = "chunked"
@@ -77,29 +76,29 @@ class Answer:
         fields = [f"{name}: {value}" for name, value in {**usual, **self.headers}.items() if value is not None]
         return "\r\n".join([f"{self.version} {self.status} {reason}", *fields, "", ""]).encode("latin-1")
 
-    def _body(self) -> Iterator[bytes]:
+    def _body(self):
         for _ in range(self.times if self.body else 0):
             yield b"%x\r\n%s\r\n" % (len(self.body), self.body) if self.chunked else self.body
         if self.chunked:
             yield b"0\r\n\r\n"
 
 
-def make_jwt(**claims: Any) -> str:
+def make_jwt(**claims):
     """Return a signed JWT with these claims, unlike any other."""
     return jwt.encode({"jti": uuid.uuid4().hex, **claims}, "a key as long as the algorithm wants it", "HS256")
 
 
-def token_answer(token: str, expires_in: object = 3600, **fields: Any) -> Answer:
+def token_answer(token, expires_in=3600, **fields):
     content = {"access_token": token, "token_type": "bearer", "expires_in": expires_in, **fields}
     return Answer(body=json.dumps(content).encode())
 
 
 class Loopback:
-    def __init__(self, *script: Answer | Callable[[Request], Answer], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *script, tls=None):
         self.play(*script)
-        self.requests: list[Request] = []  # those that were read, in order
+        self.requests = []  # those that were read, in order
         self.connections = 0  # how many were accepted
-        self.open: set[socket.socket] = set()  # those of them that have not ended
+        self.open = set()  # those of them that have not ended
         self._tls = tls
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -108,11 +107,11 @@ class Loopback:
         self.url = f"{'http' if tls is None else 'https'}://{self.host}:{self.port}"
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
-    def __enter__(self) -> "Loopback":
+    def __enter__(self):
         self._threads[0].start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._stopping.set()
         socket.create_connection(self._listener.getsockname()).close()  # wakes the thread that accepts
         self._threads[0].join(PATIENCE)
@@ -125,16 +124,16 @@ class Loopback:
         self._listener.close()
         assert not any(thread.is_alive() for thread in self._threads), "a thread of the server did not end"
 
-    def play(self, *script: Answer | Callable[[Request], Answer]) -> None:
+    def play(self, *script):
         """Replace the rest of the script, which must not run out before the requests do."""
         self._script = deque(script)
 
-    def until(self, holds: Callable[[], bool]) -> bool:
+    def until(self, holds):
         """Wait until *holds* does, and return whether it did; it is looked at whenever something happens here."""
         with self._changed:
             return self._changed.wait_for(holds, PATIENCE)
 
-    def _accept(self) -> None:
+    def _accept(self):
         while True:
             connection, _ = self._listener.accept()
             if self._stopping.is_set():
@@ -147,7 +146,7 @@ class Loopback:
             self._threads.append(threading.Thread(target=self._serve, args=(connection, opened), daemon=True))
             self._threads[-1].start()
 
-    def _serve(self, connection: socket.socket, opened: socket.socket) -> None:
+    def _serve(self, connection, opened):
         try:
             with suppress(OSError):  # the client left, or refused the certificate
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -162,7 +161,7 @@ class Loopback:
                 self.open.remove(opened)
                 self._changed.notify_all()
 
-    def _exchange(self, connection: socket.socket, stream: BinaryIO) -> bool:
+    def _exchange(self, connection, stream):
         """Read a request and answer it; return whether another one may follow."""
         request = _read(stream)
         if request is None:
@@ -184,7 +183,7 @@ class Loopback:
         return answer.fault not in BREAKS and answer.version != "HTTP/1.0"
 
 
-def _read(stream: BinaryIO) -> Request | None:
+def _read(stream):
     """Read a whole request; None where the client has left."""
     line = stream.readline()
     if not line.endswith(b"\r\n"):

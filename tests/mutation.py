@@ -47,8 +47,6 @@ SEED = 12
 MOST_MEMORY = 4 << 30  # bytes for a run of tests, since some breakages make an endless loop
 FORK = multiprocessing.get_context("fork")  # a child has all modules that its parent has imported
 
-# --- One run of tests, in a fork of this process, which has imported everything but the package ---
-
 
 class Reporter:
     """A pytest plugin that runs the chosen tests in the given order, and tells the parent what happens."""
@@ -167,9 +165,6 @@ def run(tree, tests, seconds, until=float("inf"), *, stop_at_first=False):
     return outcome
 
 
-# --- What is known --------------------------------------------------------------------------------
-
-
 class Known:
     """What was found for the very same package and tests, so that a run can be resumed; of others, a hint.
 
@@ -243,9 +238,6 @@ def measure(tree):
     return measured.seconds, {line: sorted(tests & measured.seconds.keys()) for line, tests in lines.items()}
 
 
-# --- All breakages --------------------------------------------------------------------------------
-
-
 def tests_that_notice(tree, mutant, tests, seconds, *, everything):
     """Break the package in *tree*, and return which tests fail: the first one, or *everything*."""
     module = tree / PACKAGE / f"{mutant.room}.py"
@@ -304,9 +296,6 @@ def try_all(mutants, known, trees, *, everything):
         for worker in workers:
             worker.terminate()
             worker.join()
-
-
-# --- What it comes to -----------------------------------------------------------------------------
 
 
 def report(mutants, known, names_of_all):
@@ -369,7 +358,6 @@ def prepare(place, jobs):
 
 
 def main():
-    """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description="Breaks the core, and reports the breakages that no test notices.")
     parser.add_argument("--room", action="append", help="only this module, such as _token; may be repeated")
     parser.add_argument("--sample", type=int, metavar="NUMBER", help="only so many, always the same; NAMED first")

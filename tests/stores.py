@@ -1,11 +1,13 @@
 """Token stores that tell what was done with them, fail, or lie in a file."""
 
 
-class Recording(dict):
-    """A store that tells in `calls` what was done with it."""
+class Failing(dict):
+    """A store that tells in `calls` what was done with it. Its `methods`, of `read`, `write` and `remove`, raise."""
 
-    def __init__(self):
+    def __init__(self, error=None, *methods):
         super().__init__()
+        self.error = error
+        self.methods = methods
         self.calls = []
 
     def __getitem__(self, key):
@@ -22,18 +24,6 @@ class Recording(dict):
 
     def note(self, call):
         self.calls.append(call)
-
-
-class Failing(Recording):
-    """A store some of whose methods raise: any of `read`, `write` and `remove`."""
-
-    def __init__(self, error, *methods):
-        super().__init__()
-        self.error = error
-        self.methods = methods
-
-    def note(self, call):
-        super().note(call)
         if call in self.methods:
             raise self.error
 

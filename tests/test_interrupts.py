@@ -19,20 +19,10 @@ from itertools import count, takewhile
 from pathlib import Path
 from unittest import mock
 
+import in_memory
 import pytest
 import requests
-from in_memory import (
-    EXPIRED,
-    STALE,
-    Crowd,
-    Gate,
-    TokenEndpoint,
-    aged,
-    auth_with,
-    begins_to_wait,
-    in_thread,
-    is_within_a_token_request,
-)
+from in_memory import EXPIRED, STALE, Crowd, Gate, TokenEndpoint, aged, auth_with, in_thread
 
 import requests_mentionme
 from requests_mentionme import MentionMeAuth
@@ -67,9 +57,9 @@ def at_moment(number, act, call, on_wait=lambda: None):
 
     def profile(frame, event, function):
         nonlocal found
-        if not frame.f_code.co_filename.startswith(WATCHED) or is_within_a_token_request(frame):
+        if not frame.f_code.co_filename.startswith(WATCHED) or in_memory.is_within_a_token_request(frame):
             return
-        if event == "c_call" and begins_to_wait(function):
+        if event == "c_call" and in_memory.begins_to_wait(function):
             on_wait()
         if event in {"call", "c_return"} and next(moments) == number:
             found = True

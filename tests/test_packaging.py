@@ -8,8 +8,6 @@ from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 import requests_mentionme
 from requests_mentionme import MentionMeAuth
 
@@ -19,30 +17,23 @@ OPTIONS = ["environment", "session", "timeout", "refresh_margin", "store"]
 
 
 def help_on(thing):
-    """Return what `help` shows, as plain text."""
     return pydoc.plain(pydoc.render_doc(thing))
 
 
-def test_the_public_names_are_exactly_the_promised_ones_and_the_version():
+def test_the_public_names_are_exactly_the_promised_ones_each_with_words_and_types_of_its_own_and_the_version():
+    """Each says that it is of the package and not of a private room, and type checkers read a test of it."""
     names = vars(requests_mentionme).items()
     public = {name for name, value in names if not name.startswith("_") and not isinstance(value, ModuleType)}
     assert requests_mentionme.__all__ == [*PROMISED, "__version__"]
     assert public == set(PROMISED)
     assert requests_mentionme.__version__ == metadata.version("requests-mentionme")
-
-
-@pytest.mark.parametrize("name", PROMISED)
-def test_a_public_name_is_of_the_package_and_not_of_a_private_room_and_says_what_it_is(name):
-    promised = getattr(requests_mentionme, name)
-    kind = promised if isinstance(promised, type) else type(promised)
-    assert kind.__module__ == "requests_mentionme"
-    assert vars(kind)["__doc__"]
-
-
-def test_the_package_is_marked_as_typed_and_type_checkers_read_a_test_of_each_name():
     assert resources.files(requests_mentionme).joinpath("py.typed").is_file()
     api = (Path(__file__).parent / "typing" / "api.py").read_text(encoding="utf-8")
-    assert all(name in api for name in PROMISED)
+    for name in PROMISED:
+        promised = getattr(requests_mentionme, name)
+        kind = promised if isinstance(promised, type) else type(promised)
+        assert (kind.__module__, name in api) == ("requests_mentionme", True), name
+        assert vars(kind)["__doc__"], name
 
 
 def test_importing_the_package_loads_no_sandbox_and_only_the_first_token_loads_pyjwt():
@@ -54,14 +45,12 @@ auth_with(TokenEndpoint()).access_token()
 print("jwt" in sys.modules)"""
     command = [sys.executable, "-c", program, str(Path(__file__).parent)]
     loaded, used = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert "requests_mentionme" in loaded.split()
-    assert not {"jwt", "cryptography", "requests_mentionme.sandbox"} & set(loaded.split())
-    assert used == "True"
+    looked_for = {"requests_mentionme", "jwt", "cryptography", "requests_mentionme.sandbox"}
+    assert (looked_for & set(loaded.split()), used) == ({"requests_mentionme"}, "True")
 
 
 def test_help_starts_with_an_example_lists_all_options_and_names_the_sandbox():
-    before_arguments = help_on(MentionMeAuth).split("Args:")[0]
-    assert re.search(r"auth ?= ?MentionMeAuth(\.from_env)?\(", before_arguments)
+    assert re.search(r"auth ?= ?MentionMeAuth(\.from_env)?\(", help_on(MentionMeAuth).split("Args:")[0])
     for documented in (MentionMeAuth, MentionMeAuth.from_env, MentionMeAuth.from_provider):
         assert [option for option in OPTIONS if option not in help_on(documented)] == []
     # The sandbox is the one public submodule, which `__all__` does not list.
