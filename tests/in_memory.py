@@ -144,9 +144,10 @@ def sent(web, url=API):
 
 
 def warnings(caplog):
-    """Return the texts of all warnings, and fail if there was an error."""
-    assert all(record.levelno <= logging.WARNING for record in caplog.records)
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    """Return the texts of all warnings, and fail if there was an error, or a warning of another logger."""
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert {(record.name, record.levelname) for record in records} <= {("requests_mentionme", "WARNING")}
+    return [record.getMessage() for record in records]
 
 
 def in_thread(call):

@@ -210,7 +210,8 @@ class Known:
             price = (self.seconds[test] + 0.01) / (1 + 5 * self.kills[mutant.room, test])
             return test not in hint, test not in near_tests, price
 
-        return sorted(self.seconds if mutant.lines is None else near_tests, key=cost)
+        may_concern_all = mutant.lines is None or "import" in near_tests
+        return sorted(self.seconds if may_concern_all else near_tests, key=cost)
 
 
 def measure(tree):
@@ -233,9 +234,9 @@ def measure(tree):
         data.read()
         for module in data.measured_files():
             for number, contexts in data.contexts_by_lineno(module).items():
-                lines[f"{Path(module).stem}:{number}"] |= {test or context for context in contexts} - {""}
+                lines[f"{Path(module).stem}:{number}"] |= {test or context or "import" for context in contexts}
         Path(name).unlink()
-    return measured.seconds, {line: sorted(tests & measured.seconds.keys()) for line, tests in lines.items()}
+    return measured.seconds, {line: sorted(tests & {*measured.seconds, "import"}) for line, tests in lines.items()}
 
 
 def tests_that_notice(tree, mutant, tests, seconds, *, everything):
