@@ -63,7 +63,7 @@ def test_a_wrong_argument_is_refused_at_once_in_words_that_name_it_and_hide_the_
         assert SECRET not in str(raised.value)
 
 
-def test_timeout_is_that_of_token_requests_and_the_least_and_the_greatest_seconds_are_accepted(web):
+def test_timeout_is_that_of_token_requests_and_the_least_and_the_greatest_seconds_are_accepted(clock, web):
     web.post(DEMO.token_url, json={"access_token": "token"})
     MentionMeAuth("an-id", SECRET, environment="demo").access_token()
     MentionMeAuth("an-id", SECRET, environment="demo", timeout=0.001, refresh_margin=0).access_token()

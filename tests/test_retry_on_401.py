@@ -487,7 +487,7 @@ def test_a_401_is_drained_if_it_is_short_and_cut_off_otherwise(endpoint, monkeyp
     begin = true_clock()
     with Loopback(refusal, WireAnswer(body=b"fine")) as api, requests.Session() as session:
         auth = auth_with(endpoint, environment=api.url)
-        response = session.get(api.url, auth=auth, timeout=0.3 if refusal.fault == "hang" else 60)
+        response = session.get(api.url, auth=auth, timeout=0.5 if refusal.fault == "hang" else 60)
         assert response.text == "fine"
         assert true_clock() - begin < 5
         (refused,) = response.history
