@@ -21,6 +21,7 @@ _CO_GENERATOR = 0x20
 _CO_COROUTINE = 0x80
 _CO_ASYNC_GENERATOR = 0x200
 _CLEAR_CLOSES_GENERATORS = sys.version_info < (3, 13)
+_PACKAGES_SAFE_TO_CLOSE = sys.stdlib_module_names | {"requests_mentionme", "requests", "urllib3"}
 
 
 class MentionMeAuthError(RequestException):
@@ -152,7 +153,7 @@ class FramesCleared:
 
     - the frame of the public method, since it still runs;
     - the frames of an exception that the caller was handling when it called, since they are the caller's;
-    - before Python 3.13, the frame of a generator or coroutine: see `_may_be_cleared`.
+    - before Python 3.13, the frame of a foreign generator or coroutine: see `_may_be_cleared`.
     """
 
     __slots__ = ("_frames_of_caller",)
@@ -178,10 +179,11 @@ def _may_be_cleared(frame: FrameType) -> bool:
     """Return whether clearing *frame* does no harm.
 
     Before Python 3.13, to clear the frame of a suspended generator or coroutine closes it. The code that stored its
-    exception may still resume it. No generator on the way of a token request holds the secret or a token.
+    exception may still resume it. Those of this package and of what it is built on are known not to be resumed.
     """
     can_be_suspended = frame.f_code.co_flags & (_CO_GENERATOR | _CO_COROUTINE | _CO_ASYNC_GENERATOR)
-    return not (can_be_suspended and _CLEAR_CLOSES_GENERATORS)
+    top_package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return not _CLEAR_CLOSES_GENERATORS or not can_be_suspended or top_package in _PACKAGES_SAFE_TO_CLOSE
 
 
 def _clear(frame: FrameType) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import builtins
 import functools
 import gc
+import inspect
 import io
 import itertools
 import json
@@ -356,6 +357,28 @@ def test_what_is_paused_survives_that_a_provider_raises_its_stored_error(functio
     error = kept["raised"].value
     assert raised_by(auth_of(mock.Mock(side_effect=error)).access_token) is error
     assert getattr(running, f"{frame}_frame") is before is not None
+
+
+@pytest.mark.parametrize("answer", [Fields(401, {"error": "x"}), Fields(200, {"access_token": "token-1"})])
+def test_a_generator_of_this_package_or_of_requests_that_is_interrupted_is_cleared(answer):
+    """One looks for the secret in a refusal; the other hands out a body that a hook of the session has read."""
+
+    def interrupt(frame, event, _):
+        if event == "c_return" and frame.f_code.co_flags & inspect.CO_GENERATOR and leaks(str(frame.f_locals)):
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    def read(response, **_):
+        assert response.content
+
+    session = session_with(TokenEndpoint(answer))
+    session.hooks["response"].append(read)
+    auth = auth_of(lambda: ("an-id", SECRET), session=session)
+    sys.setprofile(interrupt)
+    error = raised_by(auth.access_token)
+    sys.setprofile(None)
+    assert isinstance(error, KeyboardInterrupt)
+    assert_frames_are_clean(error)
 
 
 def test_before_python_3_13_alone_a_generator_that_has_failed_keeps_its_locals():
