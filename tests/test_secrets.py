@@ -359,24 +359,32 @@ def test_what_is_paused_survives_that_a_provider_raises_its_stored_error(functio
     assert getattr(running, f"{frame}_frame") is before is not None
 
 
-@pytest.mark.parametrize("answer", [Fields(401, {"error": "x"}), Fields(200, {"access_token": "token-1"})])
-def test_a_generator_of_this_package_or_of_requests_that_is_interrupted_is_cleared(answer):
-    """One looks for the secret in a refusal; the other hands out a body that a hook of the session has read."""
+GENERATORS = {  # the package of a generator that holds the secret or the token of an answer for a while
+    "requests_mentionme": Answer(401, b'{"error": "no_client"}'),  # the secret is searched for
+    "requests": token_answer("token-1"),  # a body that a hook has read is handed out once more
+    "urllib3": token_answer("token-1"),
+    "email": Answer(401, headers={"X-Echo": SECRET}),
+}
 
+
+@pytest.mark.parametrize("package", GENERATORS)
+def test_a_generator_that_nobody_resumes_is_cleared_where_an_interrupt_ends_it(package):
     def interrupt(frame, event, _):
-        if event == "c_return" and frame.f_code.co_flags & inspect.CO_GENERATOR and leaks(str(frame.f_locals)):
+        is_generator = event == "c_return" and frame.f_code.co_flags & inspect.CO_GENERATOR
+        is_of_package = frame.f_globals["__name__"].partition(".")[0] == package
+        if is_generator and is_of_package and leaks(str(frame.f_locals)):
             sys.setprofile(None)
             raise KeyboardInterrupt
 
     def read(response, **_):
         assert response.content
 
-    session = session_with(TokenEndpoint(answer))
-    session.hooks["response"].append(read)
-    auth = auth_of(lambda: ("an-id", SECRET), session=session)
-    sys.setprofile(interrupt)
-    error = raised_by(auth.access_token)
-    sys.setprofile(None)
+    with Loopback(GENERATORS[package]) as server, requests.Session() as session:
+        session.hooks["response"].append(read)
+        auth = MentionMeAuth("an-id", SECRET, environment=server.url, session=session)
+        sys.setprofile(interrupt)
+        error = raised_by(auth.access_token)
+        sys.setprofile(None)
     assert isinstance(error, KeyboardInterrupt)
     assert_frames_are_clean(error)
 
