@@ -71,13 +71,11 @@ class Mutant:
 
 
 def without(node, name, index):
-    """Return a copy of *node* that lacks one item of a list."""
     items = getattr(node, name)
     return changed(node, **{name: items[:index] + items[index + 1 :]})
 
 
 def changed(node, **fields):
-    """Return a shallow copy of *node* with other fields."""
     twin = copy.copy(node)
     vars(twin).update(fields)
     return twin

@@ -46,7 +46,6 @@ def auth(sandbox):
 
 @pytest.fixture
 def endpoint():
-    """A token endpoint in memory that issues token-1, token-2, and so on."""
     return TokenEndpoint()
 
 

@@ -15,10 +15,8 @@ import struct
 import threading
 import uuid
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
 
 import jwt
 
@@ -42,14 +40,12 @@ class Request:
 class Answer:
     status: int = 200
     body: bytes = b""
-    headers: Mapping[str, str | None] = field(default_factory=dict)  # replace the usual ones; None leaves one out
+    headers: dict[str, str | None] = field(default_factory=dict)  # replace the usual ones; None leaves one out
     times: int = 1  # how often the body is repeated
     chunked: bool = False  # whether the body goes in chunks, without a length
     version: str = "HTTP/1.1"  # with HTTP/1.0, there is no length, and the connection ends
-    # RST or FIN, silence, or a byte at a time with the interval between two.
-    fault: Literal["reset", "close", "hang", "drip"] | None = None
-    # Where the fault begins: before all, half-way in the head or in the body. A drip has all of that part.
-    within: Literal["nothing", "head", "body"] = "nothing"
+    fault: str | None = None  # reset or close (RST or FIN), hang, or drip: a byte at a time
+    within: str = "nothing"  # nothing, head or body: half-way in it the fault begins. A drip has all of that part.
     interval: float = 0.05  # seconds
 
     def pieces(self):

@@ -45,6 +45,7 @@ EQUIVALENT = Path(__file__).with_name("mutation-equivalent.txt")
 CACHE = ROOT / ".cache" / "mutation"
 SEED = 12
 MOST_MEMORY = 4 << 30  # bytes for a run of tests, since some breakages make an endless loop
+ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 FORK = multiprocessing.get_context("fork")  # a child has all modules that its parent has imported
 
 
@@ -120,10 +121,6 @@ class Outcome:
     data: list[tuple[str, str]] = field(default_factory=list)  # a test, and a file of coverage data
     status: int | None = None
     test: str = "import"  # the last one that has begun; where there is no status, it hangs or has crashed
-
-    @property
-    def ended(self):
-        return self.status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def run(tree, tests, seconds, until=float("inf"), *, stop_at_first=False):
@@ -255,7 +252,7 @@ def tests_that_notice(tree, mutant, tests, seconds, *, everything):
             while left and time.monotonic() < until and (everything or not failed):
                 outcome = run(tree, left, seconds, until, stop_at_first=not everything)
                 failed += outcome.failed
-                if outcome.ended:
+                if outcome.status in ENDED:
                     break
                 if outcome.test not in failed and (everything or not failed):  # it hangs, or has crashed
                     failed.append(outcome.test)

@@ -65,8 +65,11 @@ def test_a_copy_or_one_in_a_copied_session_has_all_but_token_and_renewal(everyth
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, unpickled])
 def test_a_copied_request_or_response_has_no_credentials_and_an_inert_hook(everything, duplicate):
     auth = MentionMeAuth(*key(), environment="demo")
+    everything.script = [None, Answer(401)]
     response = requests.get(API, auth=auth)
-    assert b"the-s3cret" not in pickle.dumps(response.request) + pickle.dumps(response)
+    assert [past.status_code for past in response.history] == [401]
+    for pickled in (response, response.request, response.history):
+        assert b"the-s3cret" not in pickle.dumps(pickled)
     for request in (duplicate(response.request), duplicate(response).request):
         everything.script = [Answer(401), Answer(401), None, Answer(200)]
         before = everything.count

@@ -466,17 +466,6 @@ def test_the_secret_is_searched_in_linear_time(secret):
         assert time.thread_time() - begun < 2
 
 
-def test_a_request_that_was_healed_pickles_without_secrets():
-    """The hook of what comes out of the pickle does nothing."""
-    endpoint = TokenEndpoint()
-    response = session_with(TokenEndpoint(Fields(401))).get(API, auth=auth_with(endpoint))
-    assert len(response.history) == 1
-    assert SECRET.encode() not in pickle.dumps([response, response.request, response.history])
-    request = pickle.loads(pickle.dumps(response)).request
-    assert session_with(TokenEndpoint(Fields(401))).send(request).status_code == 401
-    assert endpoint.count == 2
-
-
 def test_no_object_shows_the_secret_or_a_token():
     """Neither the auth nor a part of it, with a token and a hold-off; a half-built one has a `repr`."""
     auth = auth_with(TokenEndpoint())
