@@ -1,11 +1,7 @@
 """A server on a loopback port that answers what a test scripts, faults of the wire included.
 
-    with Loopback(token_answer(make_jwt())) as server:   # the last answer of the script is repeated
-        ...                                              # talk to server.url
-        assert server.requests[0].json() == {...}
-
-An answer is an `Answer`, or a function of the `Request` that returns one. Nothing in here sleeps: a server that stops
-ends whatever it is at, and leaves no thread and no socket behind.
+An answer is an `Answer`, or a function of the `Request` that returns one; the last one of the script is repeated.
+Nothing in here sleeps: a server that stops ends whatever it is at, and leaves no thread and no socket behind.
 """
 
 import http.client

@@ -1,6 +1,4 @@
-"""Every message of the library in one table, to be read aloud: by whom a traceback or a log is read at 3 a.m.
-
-    python tests/test_messages.py      prints the table
+"""Every message of the library in one table, to be read aloud: `python tests/test_messages.py` prints it.
 
 What the token endpoint's answers lead to stands in the table of `test_token_request.py`, which has more of them.
 """

@@ -209,10 +209,7 @@ def test_a_failed_token_request_is_shared_and_not_remembered_unless_a_time_was_n
 @AGES
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), TimeoutError("an alarm"), KeyboardInterrupt()], ids=repr)
 def test_any_other_exception_is_its_threads_alone(*, clock, crowd, caplog, age, error):
-    """It is no failure of the endpoint, so nothing is logged. In a stale try it starts the 30 s without a try.
-
-    Other threads use a token in hand, or one of them leads the next renewal, in one try, and all share its outcome.
-    """
+    """Nothing is logged. The others use a token in hand, or share what comes of one try that one of them leads."""
     others = []
 
     def be_joined_and_interrupted():

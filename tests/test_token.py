@@ -127,7 +127,9 @@ def test_a_wrong_local_clock_does_not_change_the_schedule(skew):
 USABLE = {"access_token": "hidden-token", "expires_in": 60}
 FLAWS = {
     "no access_token": [
-        *({}, {"token": "hidden-token"}, {"error": "bad"}),
+        {},
+        {"token": "hidden-token"},
+        {"error": "bad"},
         *({"access_token": odd} for odd in (None, "", 5, ["hidden-token"], {"jwt": "hidden-token"})),
     ],
     "a token_type other than bearer": [USABLE | {"token_type": odd} for odd in ("mac", "", "bearer ", ["bearer"], 0)],

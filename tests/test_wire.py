@@ -112,7 +112,9 @@ def test_a_server_asks_for_a_wait(after, date, reset, remaining, wait):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        *((None, ""), ({}, ""), ({"error": "invalid_client"}, "'invalid_client'")),
+        (None, ""),
+        ({}, ""),
+        ({"error": "invalid_client"}, "'invalid_client'"),
         ({"message": "c", "error_description": "b", "error": "a", "detail": "d"}, "'a: b: c'"),
         ({"error": "", "message": "said"}, "'said'"),
         ({"error": {"code": 5}, "error_description": 5, "message": None}, ""),

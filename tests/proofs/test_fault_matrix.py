@@ -129,7 +129,9 @@ class World:
 def world(fault, monkeypatch):
     with Loopback() as api, Loopback() as endpoint:
         world = World(fault, api, endpoint)
-        wall, monotonic, connect = time.time, time.monotonic, connection.create_connection
+        wall = time.time
+        monotonic = time.monotonic
+        connect = connection.create_connection
 
         def create_connection(address, *args, **options):
             refused = world.refuses and address[1] == endpoint.port

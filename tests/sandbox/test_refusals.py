@@ -9,7 +9,8 @@ OPTIONS = [
     ("merchant_id rate_limit port", "7", "must be int, not str"),
     ("lifetime rate_window", True, "must be int or float, not bool"),
     *(("lifetime rate_window", value, "must be from 0.001 to 1000000000.0") for value in (0, float("nan"))),
-    *(("merchant_id", -1, "must be 0 or more"), ("rate_limit", 0, "must be 1 or more")),
+    ("merchant_id", -1, "must be 0 or more"),
+    ("rate_limit", 0, "must be 1 or more"),
     ("port", 65_536, "must be from 0 to 65535"),
 ]
 OTHERS = [
@@ -27,7 +28,8 @@ FAULTS = [
     ({"reset": True, "garbage": True}, "status, reset and garbage exclude each other"),
     ({"delay": 1, "headers": {"A": "b"}}, "headers and body need a status"),
     ({"reset": True, "body": ""}, "headers and body need a status"),
-    *(({"times": 0, "reset": True}, "times must be 1 or more"), ({"status": 199}, "status must be from 200 to 599")),
+    ({"times": 0, "reset": True}, "times must be 1 or more"),
+    ({"status": 199}, "status must be from 200 to 599"),
     ({"delay": -0.1}, "delay must be from 0 to 1000000.0"),
     *(({"status": 500, "headers": {name: "a"}}, f"no header can be like {name!r}") for name in ["", "A b"]),
     *(({"status": 500, "headers": {"A": text}}, "no header can be like 'A'") for text in ["é", "b\r\nC: d"]),
