@@ -151,10 +151,7 @@ def warnings(caplog):
 
 
 def in_thread(call):
-    """Return *call*, wrapped so that freezegun's time reaches it in a thread.
-
-    freezegun gives the true time to code that has `threading` among the five frames above it.
-    """
+    """Return *call* five frames further down, as freezegun gives the true time to code that is close to `threading`."""
 
     def beyond_sight(frames):
         return beyond_sight(frames - 1) if frames else call()

@@ -163,10 +163,7 @@ def run(tree, tests, seconds, until=float("inf"), *, stop_at_first=False):
 
 
 class Known:
-    """What was found for the very same package and tests, so that a run can be resumed; of others, a hint.
-
-    Of the suite without a breakage: the seconds of each test, and which tests run each line.
-    """
+    """What was found before, so that a run can be resumed; of the unbroken suite, time and lines of each test."""
 
     def __init__(self, tree):
         CACHE.mkdir(parents=True, exist_ok=True)

@@ -194,7 +194,7 @@ def test_an_interrupt_while_an_error_is_copied_is_raised(monkeypatch, copying, m
 
 @pytest.mark.parametrize(("outcome", "kind"), SHARED.values(), ids=SHARED)
 def test_a_failed_token_request_is_shared_and_not_remembered_unless_a_time_was_named(clock, crowd, outcome, kind):
-    """32 threads at a dead endpoint fail together. No copy leads to the frames of the leader."""
+    """No copy leads to the frames of the leader."""
     gate = Gate(outcome)
     auth, endpoint = aged(clock, None, gate)
     raised = errors_of(crowd, gate, auth)

@@ -277,7 +277,11 @@ def test_a_retried_response_is_that_of_its_own_exchange_and_adds_to_the_history_
             return response
 
     def after(seconds, outcome):
-        return lambda: [clock.tick(seconds), outcome][1]
+        def take_time():
+            clock.tick(seconds)
+            return outcome
+
+        return take_time
 
     endpoint.script = ["token-1", after(7, "token-2")]
     api = OddApi(after(5, Answer(401)), after(2, Answer(200)))
@@ -322,7 +326,11 @@ def test_a_401_that_is_not_read_by_urllib3_is_drained_byte_by_byte_unless_somebo
 
 
 def test_a_401_is_drained_for_a_second_at_most(clock, auth):
-    drip = mock.Mock(["read", "close"], read=lambda _: [clock.tick(0.25), b"x"][1])
+    def read(_):
+        clock.tick(0.25)
+        return b"x"
+
+    drip = mock.Mock(["read", "close"], read=read)
     request = early_request(auth)
     response = made_by_hand(request, connection=TokenEndpoint(), raw=drip)
     assert request.hooks["response"][0](response).history == [response]

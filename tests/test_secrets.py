@@ -474,7 +474,8 @@ def test_no_object_shows_the_secret_or_a_token():
     for each in found:
         for held in gc.get_referents(each):
             is_of_it = isinstance(held, dict | list | tuple) or "requests_mentionme" in type(held).__module__
-            found += [held] if is_of_it and not any(held is other for other in found) else []
+            if is_of_it and not any(held is other for other in found):
+                found.append(held)
     parts = [each for each in found if "requests_mentionme" in type(each).__module__]
     assert len(parts) >= 5
     assert "<ClientCredentials>" in map(repr, parts)

@@ -1,7 +1,6 @@
 """What must hold for any answer, any stored text and any URL, through the public class.
 
-By default each property is tried with some hundred examples, always the same ones. `pytest -m slow` tries many more,
-and other ones each time.
+Each property is tried with the same hundred examples or so; with `pytest -m slow`, with many others each time.
 """
 
 import io

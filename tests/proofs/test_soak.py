@@ -1,7 +1,7 @@
 """Many threads in continuous use, with short-lived tokens, revocations and faults: nothing fails, nothing grows.
 
-The long form (`pytest -m slow tests/proofs/test_soak.py -s`) makes 200,000 requests, or as many as ten minutes allow,
-and prints its figures. The short form waits for a second of real time.
+The short form waits for a second of real time. The long one (`pytest -m slow -s`) makes up to 200,000 requests in ten
+minutes at most, and prints its figures.
 """
 
 import gc
