@@ -166,7 +166,7 @@ class Crowd:
         crowd.expect(3)                              # returns once three of the four wait
 
     What counts as waiting is to acquire a lock that another thread holds. What a thread does within a token request
-    does not count, so the leader that stands before a gate is not one of those who wait.
+    or before a gate does not count, so the leader is not one of those who wait.
     """
 
     def __init__(self, start):
@@ -205,7 +205,7 @@ class Crowd:
             self._waiting.pop(threading.get_ident(), None)
 
     def _profile(self, frame, event, function):
-        if event == "c_call" and begins_to_wait(function) and not is_within_a_token_request(frame):
+        if event == "c_call" and begins_to_wait(function) and not leads(frame):
             self._waiting[threading.get_ident()] = next(self._waits)
         elif event == "c_return":
             self._waiting.pop(threading.get_ident(), None)
@@ -216,8 +216,8 @@ def begins_to_wait(function):
     return getattr(function, "__name__", "") == "acquire" and repr(function.__self__).startswith("<locked")
 
 
-def is_within_a_token_request(frame):
-    """Return whether *frame* is called by the endpoint in memory."""
-    while frame is not None and frame.f_code is not TokenEndpoint.send.__code__:
+def leads(frame):
+    """Return whether *frame* is called by the endpoint in memory, or by a gate elsewhere."""
+    while frame is not None and frame.f_code not in {TokenEndpoint.send.__code__, Gate.pass_through.__code__}:
         frame = frame.f_back
     return frame is not None

@@ -57,7 +57,7 @@ def at_moment(number, act, call, on_wait=lambda: None):
 
     def profile(frame, event, function):
         nonlocal found
-        if not frame.f_code.co_filename.startswith(WATCHED) or in_memory.is_within_a_token_request(frame):
+        if not frame.f_code.co_filename.startswith(WATCHED) or in_memory.leads(frame):
             return
         if event == "c_call" and in_memory.begins_to_wait(function):
             on_wait()

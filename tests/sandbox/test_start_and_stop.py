@@ -22,6 +22,7 @@ def descriptors(free):
     """Leave this process only so many free file descriptors."""
     resource = pytest.importorskip("resource", reason="this system does not limit file descriptors")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()  # Otherwise a file that an earlier test left could be closed meanwhile.
     lowest = os.dup(1)
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
@@ -119,6 +120,7 @@ def test_lack_of_file_descriptors_or_threads_does_no_harm(serve, monkeypatch):
         assert waiting.recv(12) == b"HTTP/1.1 404"
     with pytest.raises(ConnectionRefusedError):
         other.ask_for_token()
+    client.sandbox.stop()  # Otherwise its thread could close its end of the connection meanwhile.
     for free in range(3):
         with descriptors(free), pytest.raises(OSError, match="open files"):
             Sandbox().start()
