@@ -166,8 +166,7 @@ def edits(node, path=()):
 
 def lines_of(path):
     """Return the lines whose tests may notice a change at the end of *path*; None for a module's or a class's own."""
-    functions = [node for node in path if isinstance(node, FUNCTIONS)]
-    if not functions:
+    if not any(isinstance(node, FUNCTIONS) for node in path):
         return None
     statement = next(node for node in reversed(path) if isinstance(node, ast.stmt | ast.ExceptHandler))
     where = next(node for node in reversed(path) if hasattr(node, "lineno"))

@@ -2,9 +2,8 @@
 
 What lies where: `test_*.py` hold the rules, one file for each, through the public class wherever that shows the thing;
 `test_token.py` and `test_wire.py` hold the tables of the pure rooms; `sandbox/` is about the sandbox; `proofs/` try all
-rules at once, over many faults, schedules and threads. `neighbours/` and `jobs/` want other libraries. Helpers are in
-`in_memory.py` (a token endpoint without sockets), `loopback.py` (a server with faults of the wire), `stores.py` and
-`forks.py`.
+rules at once, over many faults, schedules and threads. `neighbours/` and `jobs/` want other libraries. Helpers:
+`in_memory.py` (a token endpoint without sockets), `loopback.py` (a server with faults of the wire), `stores`, `forks`.
 
 A new test has a sentence of behaviour for a name, and a docstring where that does not say why. It stands in the file of
 its rule, and in a table where it differs from others in its data alone. It waits for events or sets the clock; it does

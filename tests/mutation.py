@@ -43,7 +43,6 @@ NOT_CORE = {"__init__", "__main__", "_cli", "_demo", "_version"}
 BREAKAGES = Path(__file__).with_name("breakages.py")
 EQUIVALENT = Path(__file__).with_name("mutation-equivalent.txt")
 CACHE = ROOT / ".cache" / "mutation"
-SEED = 12
 MOST_MEMORY = 4 << 30  # bytes for a run of tests, since some breakages make an endless loop
 ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 FORK = multiprocessing.get_context("fork")  # a child has all modules that its parent has imported
@@ -364,7 +363,7 @@ def main():
     every = [mutant for room in rooms for mutant in mutants_of(room)]
     mutants = [mutant for mutant in every if mutant.room in (options.room or mutant.room)]
     if options.sample:
-        random.Random(SEED).shuffle(mutants)
+        random.Random(12).shuffle(mutants)  # always the same way
         mutants = sorted(mutants, key=lambda mutant: not mutant.name.startswith("named: "))[: options.sample]
     with tempfile.TemporaryDirectory(prefix="mutation-") as place:
         trees = prepare(Path(place), options.jobs)

@@ -136,8 +136,7 @@ def test_a_request_to_any_other_origin_is_left_alone_with_one_warning(*, endpoin
 
 def test_many_foreign_origins_fill_neither_the_memory_nor_the_log(demo_auth, start, caplog):
     """A crawler with many threads gets one warning for each of a hundred origins, and that is all."""
-    calls = [start(demo_auth, prepared(f"https://host-{number // 4}.example/")) for number in range(480)]
-    for call in calls:
+    for call in [start(demo_auth, prepared(f"https://host-{number // 4}.example/")) for number in range(480)]:
         call.result(10)
     assert len(warnings(caplog)) == len(set(warnings(caplog))) == 100
 

@@ -25,7 +25,7 @@ def everything(monkeypatch):
     return endpoint
 
 
-key = functools.partial(tuple, ["an-id", "the-s3cret"])  # can be pickled
+key = functools.partial(tuple, ["an-id", "the-s3cret"])  # a provider that can be pickled
 
 
 def unpickled(value):

@@ -210,7 +210,7 @@ def test_copies_share_the_store_but_neither_a_token_nor_their_moment(clock, endp
 
 @pytest.mark.parametrize("age", [0, DUE, EXPIRED])
 def test_a_token_that_was_invalidated_or_is_due_is_not_taken_again_from_the_store(clock, age):
-    """Put back with a later start, by a clock that is ahead say, or left where it could not be removed."""
+    """Not even if it was put back with a later start, as by a clock that is ahead, or could not be removed."""
     store = Failing(OSError(), "remove")
     auth = auth_with(TokenEndpoint(), store=store)
     auth.access_token()
@@ -219,7 +219,7 @@ def test_a_token_that_was_invalidated_or_is_due_is_not_taken_again_from_the_stor
         auth.invalidate()
     put(store, "token-1")
     assert auth.access_token() == stored_token(store) == "token-2"
-    store.note = lambda call: call == "remove" and auth.access_token()  # as a thread may that needs one before
+    store.note = lambda call: call == "remove" and auth.access_token()  # as another thread may just before that
     auth.invalidate()
     assert auth.access_token() == "token-3"
 
@@ -241,7 +241,7 @@ def test_a_refused_token_leaves_the_store_and_only_the_endpoint_replaces_it(endp
 
 @pytest.mark.parametrize("in_store", ["refused", "another"])
 def test_a_401_that_joins_a_renewal_from_the_store_is_healed(clock, start, crowd, monkeypatch, in_store):
-    """The token that the store holds may be the very one, or be refused next: it holds off no renewal or try."""
+    """The store may hold the refused token itself, or one that is refused next: either way, a renewal follows."""
     monkeypatch.setattr(time, "sleep", clock.tick)
     gate = Gate(stored(in_store, time.time()))
     auth = auth_with(TokenEndpoint(requests.ConnectionError(), "token-1"), store=defaultdict(gate.pass_through))

@@ -243,8 +243,7 @@ def test_waits_grow_and_are_jittered(monkeypatch):
         failure(auth)
     assert len(waited) == 60
     for drawn, least in ((waited[::2], 0.25), (waited[1::2], 0.5)):
-        assert least <= min(drawn) < least * 1.3
-        assert least * 1.7 < max(drawn) <= least * 2
+        assert least <= min(drawn) < least * 1.5 < max(drawn) <= least * 2
 
 
 FITS = [((5, 10), "29.9", True), ((5, 10), "30", False), ((0.1, 0.15), "0", False)]  # with 0, it is the backoff
@@ -273,20 +272,25 @@ def test_a_try_has_no_longer_timeouts_than_the_budget_left(monkeypatch, clock, o
     assert [call.kwargs["timeout"] for call in endpoint.send.call_args_list] == [(5, 10), pytest.approx(timeout)]
 
 
-def test_a_body_that_drips_ends_with_the_budget(server):
+def test_a_body_that_drips_ends_with_the_budget(server, monkeypatch):
     """Each byte comes in time, and yet there is an end."""
+    monkeypatch.setattr(time, "monotonic", lambda: 60 * time.perf_counter())  # so that 30 s last for half a second
     server.play(Answer(body=b" " * 1500, chunked=True, fault="drip", within="body", interval=0.01))
-    started = time.perf_counter()
-    assert "did not come to an end within 0.6 s" in str(failure(auth_at(server, timeout=(0.1, 0.2))))
-    assert 0.5 < time.perf_counter() - started < 10
+    assert "did not come to an end within 30 s" in str(failure(auth_at(server)))
+    assert server.requests[0].sent < 1500
 
 
 def test_a_body_is_not_read_on_once_the_budget_has_ended(server, clock):
     """Not by one byte, which may never come."""
-    server.play(lambda _: clock.tick(3) and Answer(body=b"{}", fault="hang", within="body"))
-    error = failure(auth_at(server, timeout=(1, 0.5)))
+
+    def answer_late(_):
+        clock.tick(12)
+        return Answer(body=b"{}", fault="hang", within="body")
+
+    server.play(answer_late)
+    error = failure(auth_at(server, timeout=(1, 5)))
     assert (type(error), error.response, error.retry_after) == (TokenEndpointError, None, None)
-    assert str(error).endswith(f" answered 200, but the answer did not come to an end within 3 s. {AGAIN}")
+    assert str(error).endswith(f" answered 200, but the answer did not come to an end within 12 s. {AGAIN}")
 
 
 HELD = [(503, "Thu, 01 Jan 2026 12:00:40 GMT", 40, 40), (404, "5", 5, 5), (429, "3600", 3600, 60)]  # it is 12:00:00

@@ -282,8 +282,7 @@ class Clients(RuleBasedStateMachine):
     def time_passes_up_to_an_edge(self, which, later):
         """Let just the time pass after which something is different, and send a request then."""
         if edges := self.perfect.edges():
-            edge = edges[which % len(edges)]
-            self.time_passes(max(math.ceil(edge) + later - self.world.now, 0))
+            self.time_passes(max(math.ceil(edges[which % len(edges)]) + later - self.world.now, 0))
             self.request()
 
     @rule(seconds=st.sampled_from([1, 40, 3600]))

@@ -65,7 +65,7 @@ DATES = st.none() | st.integers(NOW - 2 * DAY, NOW + 2 * DAY).map(lambda at: for
 ANSWERS = st.tuples(BODIES, DATES, st.sampled_from([-DAY, 0, DAY]))
 
 
-@examples(100, 120_000)
+@examples(100, 40_000)
 def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(monkeypatch, examples):
     """A token is given as it came, for no longer than a day or what `expires_in` says."""
     now = NOW
@@ -76,10 +76,10 @@ def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(mon
         nonlocal now
         body, date, clock_is_ahead = answer
         now = NOW + clock_is_ahead
-        bodies = [body, b'{"access_token": "another"}']
+        bodies = itertools.chain([body], itertools.repeat(b'{"access_token": "another"}'))
 
         def put_body(response, **_):
-            response.raw = HTTPResponse(io.BytesIO(bodies.pop(0)), preload_content=False)
+            response.raw = HTTPResponse(io.BytesIO(next(bodies)), preload_content=False)
 
         endpoint = TokenEndpoint(Answer(headers={} if date is None else {"Date": date}))
         session = session_with(endpoint)

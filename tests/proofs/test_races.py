@@ -49,8 +49,7 @@ def test_each_herd_makes_one_token_request(*, sandbox, auth, start, monkeypatch,
     rejections = 0
 
     def send_together(make):
-        statuses = [future.result(LONG) for future in send_at_once(start, [make] * threads)]
-        assert statuses == [200] * threads
+        assert [future.result(LONG) for future in send_at_once(start, [make] * threads)] == [200] * threads
         assert (sandbox.token_requests, sandbox.rejections) == (next(renewals), rejections)
 
     for _ in range(rounds):
@@ -60,9 +59,8 @@ def test_each_herd_makes_one_token_request(*, sandbox, auth, start, monkeypatch,
         send_together(lambda: coupon(sandbox, auth))
         leaps.append(EXPIRED)
         old = sandbox.tokens[-1]
-        seen = len(sandbox.requests)
         send_together(lambda: coupon(sandbox, auth))
-        assert old not in {each.token for each in sandbox.requests[seen:]}
+        assert old not in {each.token for each in sandbox.requests[-threads:]}
         refusable = [coupon(sandbox, auth) for _ in range(threads)]
         sandbox.revoke()
         rejections += threads
@@ -81,15 +79,13 @@ def test_401s_of_two_generations_at_once_make_one_token_request(sandbox, auth, s
     assert sandbox.token_requests == 3
 
 
-@pytest.mark.parametrize("timeout", [0.5, pytest.param(2.0, marks=pytest.mark.slow)])
-def test_32_threads_at_an_endpoint_that_hangs_fail_together(sandbox, start, timeout):
-    """In one timeout, not one after another; each with an error of its own."""
+def test_32_threads_at_an_endpoint_that_hangs_fail_together(sandbox, start):
+    """In one timeout, of real time, not one after another; each with an error of its own."""
     sandbox.fail_token_requests(times=100, delay=600)
-    auth = MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment, timeout=timeout)
+    auth = MentionMeAuth(sandbox.client_id, sandbox.client_secret, environment=sandbox.environment, timeout=1.5)
     begun = time.monotonic()
-    futures = send_at_once(start, [lambda: coupon(sandbox, auth)] * 32)
-    errors = [future.exception(LONG) for future in futures]
-    assert timeout <= time.monotonic() - begun < 4 * timeout
+    errors = [future.exception(LONG) for future in send_at_once(start, [lambda: coupon(sandbox, auth)] * 32)]
+    assert 1.5 <= time.monotonic() - begun < 20
     assert {type(error) for error in errors} == {requests.ReadTimeout}
     assert len({id(error) for error in errors}) == 32
     assert (sandbox.token_requests, sandbox.api_requests) == (1, 0)

@@ -144,8 +144,8 @@ def test_each_token_has_a_limit_which_concurrent_requests_spend_exactly_and_a_40
     client.sandbox.fail_api_requests(status=500)
     assert client.call(token).limits == (None, None, None)
     barrier = threading.Barrier(16)
-    asked = [start(lambda own: barrier.wait(10) + 1 and own.call(token), serve(client.sandbox)) for _ in range(16)]
-    assert sorted(each.result(10).status for each in asked) == [200] * 10 + [429] * 6
+    asked = [start(lambda own: (barrier.wait(10), own.call(token)), serve(client.sandbox)) for _ in range(16)]
+    assert sorted(each.result(10)[1].status for each in asked) == [200] * 10 + [429] * 6
     client.sandbox.revoke(other)
     assert [client.call(other).limits[1] for _ in range(2)] == ["9", "8"]
     client.sandbox.revoke()

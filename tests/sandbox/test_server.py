@@ -78,7 +78,7 @@ def test_client_that_leaves_in_the_middle_of_a_request_or_an_answer_makes_no_noi
 
 
 def test_mistake_of_the_sandbox_itself_is_shown_where_the_exceptions_of_threads_are(client, monkeypatch):
-    shown = []
+    shown = []  # by a hook that takes its time, for which `stop` has to wait
     monkeypatch.setattr(threading, "excepthook", lambda args: threading.Event().wait(0.05) or shown.append(args))
     monkeypatch.setattr("secrets.token_hex", lambda _: 1 / 0)
     with pytest.raises(ConnectionError):

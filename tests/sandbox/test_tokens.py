@@ -76,8 +76,8 @@ UNKNOWN = ["Bearer nonsense", "Bearer {tampered}", "Bearer {foreign}", "Bearer {
 def test_request_without_a_good_token_is_rejected_whatever_the_case_of_the_scheme(client, serve, header):
     token, foreign = client.new_token(), serve().new_token()
     head, _, signature = token.rpartition(".")
-    tampered = f"{head}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
-    headers = {} if header is None else {"Authorization": header.format(**locals())}
+    tokens = {"token": token, "foreign": foreign, "tampered": f"{head}.{signature.swapcase()}"}
+    headers = {} if header is None else {"Authorization": header.format(**tokens)}
     reply = client.ask("GET", "/api/merchant/v2/coupons/validate/SAMPLE", None, headers)
     is_good = header not in MISSING + UNKNOWN
     assert (client.sandbox.api_requests, client.sandbox.rejections, reply.status == 200) == (1, not is_good, is_good)

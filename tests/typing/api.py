@@ -41,7 +41,6 @@ def construction(session: requests.Session) -> list[requests.auth.AuthBase]:
     return [
         MentionMeAuth("an-id", "a-secret"),
         MentionMeAuth(client_id="an-id", client_secret="a-secret"),
-        MentionMeAuth("an-id", "a-secret", environment="demo"),
         MentionMeAuth("an-id", "a-secret", environment=DEMO, session=session, timeout=5, refresh_margin=60),
         MentionMeAuth("an-id", "a-secret", environment="https://host.example", session=None, timeout=2.5),
         MentionMeAuth("an-id", "a-secret", environment=Environment.at("http://localhost:8000"), timeout=(3, 27.5)),
@@ -71,8 +70,7 @@ def use(auth: MentionMeAuth) -> requests.Response:
     session = requests.Session()
     session.auth = auth
     session.post("https://demo.mention-me.com/api/merchant/v2/customers", json={"identifiers": []}, auth=auth)
-    prepared = session.prepare_request(requests.Request("GET", COUPON, auth=auth))
-    assert_type(auth(prepared), requests.PreparedRequest)
+    assert_type(auth(session.prepare_request(requests.Request("GET", COUPON, auth=auth))), requests.PreparedRequest)
     return requests.get(COUPON, auth=auth, timeout=10)
 
 
@@ -81,9 +79,8 @@ def token(auth: MentionMeAuth) -> str:
     assert_type(auth.environment, Environment)
     assert_type(auth.claims(), dict[str, Any])
     assert_type(requests_mentionme.__version__, str)
-    expiry: float = auth.claims()["exp"]
     auth.invalidate()
-    auth.invalidate(token=f"the one that ended at {expiry}")
+    auth.invalidate(token=f"the one that ended at {auth.claims()['exp']}")
     return f"Authorization: Bearer {auth.access_token()}"
 
 
@@ -107,7 +104,6 @@ def errors(auth: MentionMeAuth) -> float:
         assert_type(error.retry_after, float | None)
         if error.retry_after is None:
             return 60
-        assert_type(error.retry_after, float)
         return min(error.retry_after, 300)
     except requests_mentionme.TokenResponseError:
         raise
