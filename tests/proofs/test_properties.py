@@ -65,7 +65,7 @@ DATES = st.none() | st.integers(NOW - 2 * DAY, NOW + 2 * DAY).map(lambda at: for
 ANSWERS = st.tuples(BODIES, DATES, st.sampled_from([-DAY, 0, DAY]))
 
 
-@examples(100, 40_000)
+@examples(100, 30_000)
 def test_any_answer_gives_a_token_with_an_end_or_an_error_that_shows_nothing(monkeypatch, examples):
     """A token is given as it came, for no longer than a day or what `expires_in` says."""
     now = NOW
