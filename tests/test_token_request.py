@@ -238,12 +238,12 @@ def test_waits_grow_and_are_jittered(monkeypatch):
     """Each is drawn from the upper half of a range that doubles, so that a fleet does not come back at once."""
     waited = []
     monkeypatch.setattr("time.sleep", waited.append)
-    auth = auth_with(in_memory.TokenEndpoint(*[in_memory.Answer(503)] * 90))
-    for _ in range(30):
+    auth = auth_with(in_memory.TokenEndpoint(*[in_memory.Answer(503)] * 180))
+    for _ in range(60):
         failure(auth)
-    assert len(waited) == 60
+    assert len(waited) == 120
     for drawn, least in ((waited[::2], 0.25), (waited[1::2], 0.5)):
-        assert least <= min(drawn) < least * 1.5 < max(drawn) <= least * 2
+        assert least <= min(drawn) < least * 1.3 < least * 1.7 < max(drawn) <= least * 2
 
 
 FITS = [((5, 10), "29.9", True), ((5, 10), "30", False), ((0.1, 0.15), "0", False)]  # with 0, it is the backoff

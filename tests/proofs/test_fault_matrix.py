@@ -22,7 +22,7 @@ from requests_mentionme import Environment, InvalidClientError, MentionMeAuth, T
 
 SECRET = "cs_never-to-be-seen"
 LIFE = 1000  # seconds; stale from 800 on, expired from 990 on
-SLACK = 20.0  # seconds that a busy machine may add
+SLACK = 5.0  # seconds that a busy machine may add
 MOMENTS = {"first use": None, "stale": 850, "expired": 995, "after a 401": 0}  # seconds after the token came
 
 
